@@ -1,0 +1,111 @@
+package connectorv1
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Canonical returns the form in which two values of an attribute are compared
+// under rule. Values that are not valid UTF-8 compare by octet whatever the
+// rule, so that a binary value is never folded into another. The result shares
+// no memory with value unless it is equal to it.
+func Canonical(rule MatchingRule, value []byte) []byte {
+	if !utf8.Valid(value) {
+		return value
+	}
+	switch rule {
+	case MatchingRule_MATCHING_RULE_CASE_IGNORE:
+		return []byte(FoldSpace(FoldCase(string(value))))
+	case MatchingRule_MATCHING_RULE_CASE_EXACT:
+		return []byte(FoldSpace(string(value)))
+	case MatchingRule_MATCHING_RULE_INTEGER:
+		return canonicalInteger(value)
+	case MatchingRule_MATCHING_RULE_BOOLEAN:
+		return bytes.ToUpper(value)
+	case MatchingRule_MATCHING_RULE_TELEPHONE:
+		return []byte(strings.Map(func(r rune) rune {
+			if unicode.IsSpace(r) || r == '-' {
+				return -1
+			}
+			return r
+		}, FoldCase(string(value))))
+	default:
+		return value
+	}
+}
+
+// FoldCase maps characters that differ only in case to one character. It is
+// simple folding, rune by rune: "ß" and "ss" stay different, as they do in the
+// directories we compare with.
+func FoldCase(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			if 'A' <= r && r <= 'Z' {
+				return r + ('a' - 'A')
+			}
+			return r
+		}
+		// The smallest rune of the orbit stands for all of it; then lower
+		// case, so that the result reads naturally.
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return unicode.ToLower(least)
+	}, s)
+}
+
+// FoldSpace removes outer spaces and makes every inner run of spaces one space
+// (RFC 4518 2.6.1).
+func FoldSpace(s string) string {
+	return strings.Join(strings.Fields(s), " ")
+}
+
+func canonicalInteger(value []byte) []byte {
+	digits := bytes.TrimSpace(value)
+	negative := bytes.HasPrefix(digits, []byte("-"))
+	digits = bytes.TrimLeft(digits, "+-")
+	for _, d := range digits {
+		if d < '0' || d > '9' {
+			return value
+		}
+	}
+	if len(digits) == 0 {
+		return value
+	}
+	digits = bytes.TrimLeft(digits, "0")
+	if len(digits) == 0 {
+		return []byte("0")
+	}
+	if negative {
+		return append([]byte("-"), digits...)
+	}
+	return bytes.Clone(digits)
+}
+
+// SameValues reports whether a and b hold the same values under rule, in any
+// order.
+func SameValues(rule MatchingRule, a, b [][]byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return slices.EqualFunc(canonicalSorted(rule, a), canonicalSorted(rule, b), bytes.Equal)
+}
+
+// HasValue reports whether values holds value under rule.
+func HasValue(rule MatchingRule, values [][]byte, value []byte) bool {
+	want := Canonical(rule, value)
+	return slices.ContainsFunc(values, func(v []byte) bool { return bytes.Equal(Canonical(rule, v), want) })
+}
+
+func canonicalSorted(rule MatchingRule, values [][]byte) [][]byte {
+	out := make([][]byte, len(values))
+	for i, v := range values {
+		out[i] = Canonical(rule, v)
+	}
+	slices.SortFunc(out, bytes.Compare)
+	return out
+}

@@ -1,0 +1,3 @@
+// Package operatorv1 is what the NOC uses: CLI, scripts and console, as gRPC and
+// as REST (rest.yaml; OpenAPI in operator.swagger.json).
+package operatorv1
