@@ -1,0 +1,263 @@
+package ldap
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/reevehq/reeve/plugins/sdk"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+)
+
+// errPages is wrapped when the server's paging went wrong.
+var errPages = errors.New("paged search broken off")
+
+// observation is one Observe under way.
+type observation struct {
+	*Instance
+	emit     func(*connectorv1.Object) error
+	findings []*connectorv1.Problem
+	// seen holds anchors: an entry of two types, or in overlapping bases, is
+	// told once.
+	seen map[string]bool
+	// uids holds posix login names, which must name one account.
+	uids map[string]bool
+	// pages counts answers, entries what they held; unpaged tells that the
+	// server had no pages.
+	pages, entries int
+	unpaged        bool
+}
+
+// emitError carries an error of emit through the search.
+type emitError struct{ error }
+
+// Observe implements sdk.Observer. It has a connection of its own and holds one
+// entry at a time.
+func (i *Instance) Observe(ctx context.Context, emit func(*connectorv1.Object) error) (sdk.Completeness, error) {
+	s, err := i.connect(ctx)
+	if err != nil {
+		return sdk.Completeness{}, err
+	}
+	defer s.close()
+	// A request timeout of go-ldap's would drop entries while emit blocks; the
+	// watch below bounds silence in its place.
+	s.conn.SetTimeout(0)
+	o := &observation{Instance: i, emit: emit, seen: map[string]bool{}, uids: map[string]bool{}}
+	for _, t := range i.types {
+		for _, base := range t.settings.Bases {
+			err := o.search(ctx, s, t, base, i.settings.PageSize)
+			var stop emitError
+			switch {
+			case err == nil:
+			case errors.As(err, &stop):
+				return sdk.Completeness{}, stop.error
+			case ctx.Err() != nil:
+				return sdk.Completeness{}, i.problem(ctx.Err(), i.alias, "observe")
+			default:
+				o.left(o.searchProblem(err, t, base))
+				if !isAnswer(err) && !errors.Is(err, errPages) {
+					// The connection is gone, and with it all that is left.
+					return o.completeness(), nil
+				}
+			}
+		}
+	}
+	return o.completeness(), nil
+}
+
+func (o *observation) completeness() sdk.Completeness {
+	method := fmt.Sprintf("paged search, %d pages, result code 0", o.pages)
+	if o.unpaged {
+		method = fmt.Sprintf("search without pages, %d answers, result code 0", o.pages)
+	}
+	for _, f := range o.findings {
+		if f.GetSeverity() == connectorv1.Severity_SEVERITY_INCOMPLETE {
+			method = fmt.Sprintf("broken off or partly refused after %d pages", o.pages)
+			break
+		}
+	}
+	return sdk.Completeness{Method: method, Findings: o.findings}
+}
+
+func (o *observation) left(p *sdk.Problem) { o.findings = append(o.findings, p.Incomplete()) }
+
+func (o *observation) searchProblem(err error, t *objectType, base string) *sdk.Problem {
+	tried := "read every " + t.name
+	if errors.Is(err, errPages) {
+		return sdk.NewProblem(codePagingLost, base, tried, "see the directory server's log; a proxy or load balancer between may have changed servers").WithCause(err)
+	}
+	return o.problem(err, base, tried)
+}
+
+func (t *objectType) filter() string {
+	filter := "(objectClass=" + t.name + ")"
+	if t.settings.Filter != "" {
+		filter = "(&" + filter + t.settings.Filter + ")"
+	}
+	return filter
+}
+
+func (t *objectType) scope() int {
+	if t.settings.Scope == "one" {
+		return ldap.ScopeSingleLevel
+	}
+	return ldap.ScopeWholeSubtree
+}
+
+// smallestPage is the size below which smaller pages are not tried.
+const smallestPage = 10
+
+// search reads one base in pages (RFC 2696), in smaller ones if the server
+// refuses them, and at once if it refuses all pages or does not know them.
+func (o *observation) search(ctx context.Context, s *session, t *objectType, base string, pageSize int) error {
+	attributes := t.requested(o.Instance)
+	if t.member != "" {
+		attributes = append(attributes, t.member)
+	}
+	request := ldap.NewSearchRequest(base, t.scope(), ldap.NeverDerefAliases, 0, 0, false, t.filter(), attributes, nil)
+	if !s.server.control(oidPaging) {
+		o.unpaged = true
+		_, err := o.page(ctx, s, t, request)
+		return err
+	}
+	paging := ldap.NewControlPaging(uint32(pageSize))
+	request.Controls = []ldap.Control{paging}
+	for first := true; ; first = false {
+		before := o.entries
+		cookie, err := o.page(ctx, s, t, request)
+		code := resultCode(err)
+		switch {
+		case first && before == o.entries && refusesPages(code):
+			if paging.PagingSize > smallestPage {
+				// The pages may be too large for the server's liking (size.pr).
+				return o.search(ctx, s, t, base, pageSize/4)
+			}
+			o.unpaged = true
+			request.Controls = nil
+			_, err := o.page(ctx, s, t, request)
+			return err
+		case err != nil:
+			return err
+		case cookie == nil && !first:
+			// RFC 2696 wants the control in every answer. Without it nobody
+			// knows whether there was more.
+			return fmt.Errorf("%w: the server left the paging control out of page %d", errPages, o.pages)
+		case cookie == nil:
+			o.unpaged = true
+			return nil
+		case len(cookie) == 0:
+			return nil
+		case bytes.Equal(cookie, paging.Cookie) && before == o.entries:
+			return fmt.Errorf("%w: the server returned the same cookie and no entries", errPages)
+		}
+		paging.SetCookie(cookie)
+	}
+}
+
+// refusesPages reports codes by which servers refuse the paging control;
+// OpenLDAP's is adminLimitExceeded. A limit that is one shows again without it.
+func refusesPages(code uint16) bool {
+	return code == ldap.LDAPResultUnwillingToPerform || code == ldap.LDAPResultUnavailableCriticalExtension || code == ldap.LDAPResultAdminLimitExceeded
+}
+
+// page runs one search and returns the paging cookie: nil if the answer had no
+// paging control, empty at the last page.
+func (o *observation) page(ctx context.Context, s *session, t *objectType, request *ldap.SearchRequest) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
+	defer stop()
+	silent := false
+	watch := time.AfterFunc(o.settings.timeout, func() { _ = s.raw.Close() })
+	defer watch.Stop()
+	o.pages++
+	var cookie []byte
+	results := s.conn.SearchAsync(ctx, request, 0)
+	for results.Next() {
+		// Emitting may block for long: that is no silence of the server.
+		silent = !watch.Stop()
+		if err := o.take(ctx, s, t, results); err != nil {
+			return nil, err
+		}
+		if c, ok := ldap.FindControl(results.Controls(), ldap.ControlTypePaging).(*ldap.ControlPaging); ok {
+			cookie = append([]byte{}, c.Cookie...)
+		}
+		watch.Reset(o.settings.timeout)
+	}
+	err := results.Err()
+	if err == nil {
+		// go-ldap ends a cancelled search without an error.
+		err = ctx.Err()
+	}
+	if err == nil && (s.conn.IsClosing() || s.conn.GetLastError() != nil) {
+		// go-ldap ends a search silently when the connection closed before.
+		err = errors.New("the connection closed before the search ended")
+	}
+	if err != nil && !isAnswer(err) && (silent || !watch.Stop()) {
+		err = fmt.Errorf("no answer for %s: %w", o.settings.timeout, context.DeadlineExceeded)
+	}
+	return cookie, err
+}
+
+// take tells one result of a search.
+func (o *observation) take(ctx context.Context, s *session, t *objectType, r ldap.Response) error {
+	if url := r.Referral(); url != "" {
+		p := sdk.NewProblem(codeReferral, url, "read every "+t.name, "configure a connector for that server too, or set ignore_referrals: true if nothing in scope is there")
+		if o.settings.IgnoreReferrals {
+			o.findings = append(o.findings, p.WithSeverity(connectorv1.Severity_SEVERITY_NOTE).Proto())
+		} else {
+			o.left(p)
+		}
+	}
+	e := r.Entry()
+	if e == nil {
+		return nil
+	}
+	o.entries++
+	if err := o.completeRanges(ctx, e); err != nil {
+		o.left(o.problem(err, displayDN(e.DN), "read all values"))
+		return nil
+	}
+	object, p := o.object(t, s.server.anchor, e)
+	if p != nil {
+		o.left(p)
+		return nil
+	}
+	if o.seen[object.GetAnchor()] {
+		return nil
+	}
+	o.seen[object.GetAnchor()] = true
+	o.dropTakenUIDs(object)
+	if err := o.emit(object); err != nil {
+		return emitError{err}
+	}
+	return nil
+}
+
+// dropTakenUIDs takes away login names that another account has: a membership by
+// such a name is nobody's in particular.
+func (o *observation) dropTakenUIDs(object *connectorv1.Object) {
+	kept := object.Keys[:0]
+	for _, key := range object.Keys {
+		if strings.HasPrefix(key, uidKeyPrefix) && !claim(o.uids, key) {
+			o.findings = append(o.findings, sdk.NewProblem(sdk.CodeAlreadyExists, object.GetDisplay(), "tell accounts apart by "+key,
+				"give each posixAccount its own uid: groups that name members by uid mean the first account read").
+				WithSeverity(connectorv1.Severity_SEVERITY_NOTE).Proto())
+			continue
+		}
+		kept = append(kept, key)
+	}
+	object.Keys = kept
+}
+
+// claim puts key into the set and reports whether it was not there.
+func claim(set map[string]bool, key string) bool {
+	had := set[key]
+	set[key] = true
+	return !had
+}
