@@ -1,0 +1,315 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+)
+
+// Records puts an act into the tenant's log, in the caller's transaction.
+type Records interface {
+	AppendAct(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) (index uint64, err error)
+}
+
+// Service folds snapshots into identities. It is safe for concurrent use.
+type Service struct {
+	db    *tx.DB
+	store Store
+	audit Records
+	now   func() time.Time
+}
+
+// New returns the service.
+func New(db *tx.DB, store Store, audit Records, now func() time.Time) *Service {
+	return &Service{db: db, store: store, audit: audit, now: now}
+}
+
+// rebindShare is the part of a source's linked anchors that may vanish while as
+// many new ones come before the source counts as re-keyed.
+const rebindShare = 2
+
+// Outcome of folding snapshots in.
+type Outcome struct {
+	// Suspend names sources that changed most of their anchors at once, with the
+	// sentence to show; nothing of them was folded in.
+	Suspend map[string]string
+	// Problems are rows the mapping could not read.
+	Problems []string
+}
+
+// Reconcile folds the current snapshots of a tenant's confirmed sources and of
+// its targets into identities, in the caller's transaction. Folding the same
+// snapshot again changes nothing.
+func (s *Service) Reconcile(t tx.Tx, tenant string, sources []SourceSnapshot, targets []TargetSnapshot, mapper Mapper) (Outcome, error) {
+	out := Outcome{Suspend: map[string]string{}}
+	links, err := s.store.Links(t, tenant)
+	if err != nil {
+		return out, err
+	}
+	accounts, err := s.store.Accounts(t, tenant)
+	if err != nil {
+		return out, err
+	}
+	created := map[[2]string]bool{}
+	for _, a := range accounts {
+		created[[2]string{a.Connector, a.Anchor}] = a.Created
+	}
+	for _, src := range sources {
+		if err := s.fold(t, tenant, src, links, created, mapper, &out); err != nil {
+			return out, fmt.Errorf("source %s: %w", src.Connector, err)
+		}
+	}
+	identities, err := s.store.List(t, tenant, "", 0)
+	if err != nil {
+		return out, err
+	}
+	for _, target := range targets {
+		if err := s.link(t, tenant, target, mapper.Matches(), identities, accounts); err != nil {
+			return out, fmt.Errorf("target %s: %w", target.Connector, err)
+		}
+	}
+	return out, nil
+}
+
+func (s *Service) fold(t tx.Tx, tenant string, src SourceSnapshot, all []Link, created map[[2]string]bool, mapper Mapper, out *Outcome) error {
+	known := map[string]Link{}
+	for _, l := range all {
+		if l.Connector == src.Connector {
+			known[l.Anchor] = l
+		}
+	}
+	present := map[string]bool{}
+	fresh := 0
+	for _, o := range src.Objects {
+		present[o.GetAnchor()] = true
+		if _, ok := known[o.GetAnchor()]; !ok {
+			fresh++
+		}
+	}
+	gone := 0
+	for anchor := range known {
+		if !present[anchor] {
+			gone++
+		}
+	}
+	if len(known) > 1 && gone*rebindShare > len(known) && fresh*rebindShare > len(known) {
+		out.Suspend[src.Connector] = fmt.Sprintf("%d of %d people changed their anchor at once: the source's key was replaced; bind it again before anything follows from it", gone, len(known))
+		return nil
+	}
+	for _, o := range src.Objects {
+		row, ok, err := mapper.Row(src.Connector, o)
+		if err != nil {
+			out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %v", src.Connector, o.GetDisplay(), err))
+			continue
+		}
+		link, linked := known[o.GetAnchor()]
+		// An account that Reeve made is never a subject of its own.
+		if !ok || created[[2]string{src.Connector, o.GetAnchor()}] || (!linked && !row.InScope) {
+			continue
+		}
+		if err := s.take(t, tenant, src, o.GetAnchor(), link, linked, row); err != nil {
+			return err
+		}
+	}
+	if !src.Complete || len(src.Objects) == 0 {
+		// An incomplete or empty source says nothing of who is not in it.
+		return nil
+	}
+	for _, anchor := range sortedKeys(known) {
+		link := known[anchor]
+		if present[anchor] || link.Snapshot == src.Snapshot {
+			continue
+		}
+		id, err := s.store.Get(t, tenant, link.Identity)
+		if err != nil {
+			return err
+		}
+		if id.Missing == 0 {
+			id.MissingSince = src.At
+		}
+		id.Missing++
+		link.Snapshot = src.Snapshot
+		if err := s.store.Put(t, tenant, id); err != nil {
+			return err
+		}
+		if err := s.store.PutLink(t, tenant, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take folds one present row in.
+func (s *Service) take(t tx.Tx, tenant string, src SourceSnapshot, anchor string, link Link, linked bool, row Row) error {
+	id := Identity{ID: newID(), Kind: row.Kind}
+	if linked {
+		var err error
+		if id, err = s.store.Get(t, tenant, link.Identity); err != nil {
+			return err
+		}
+	}
+	before := id
+	id.Missing, id.MissingSince = 0, time.Time{}
+	if row.InScope {
+		id.Label, id.Attributes, id.References = row.Label, row.Attributes, row.References
+		id.Suspended, id.Starts, id.Ends = row.Suspended, row.Starts, row.Ends
+	}
+	if !linked || !same(before, id) {
+		if err := s.store.Put(t, tenant, id); err != nil {
+			return err
+		}
+	}
+	if linked && link.Snapshot == src.Snapshot {
+		return nil
+	}
+	return s.store.PutLink(t, tenant, Link{Connector: src.Connector, Anchor: anchor, Identity: id.ID, Snapshot: src.Snapshot})
+}
+
+func same(a, b Identity) bool {
+	return a.Kind == b.Kind && a.Label == b.Label && a.Suspended == b.Suspended && a.Starts.Equal(b.Starts) && a.Ends.Equal(b.Ends) &&
+		a.Missing == b.Missing && maps.EqualFunc(a.Attributes, b.Attributes, slices.Equal[[]string]) &&
+		slices.EqualFunc(a.References, b.References, func(x, y Reference) bool {
+			return x.Name == y.Name && x.Attribute == y.Attribute && slices.Equal(x.Values, y.Values)
+		})
+}
+
+func (s *Service) link(t tx.Tx, tenant string, target TargetSnapshot, matches []Match, identities []Identity, accounts []Account) error {
+	linked := map[string]Account{}
+	for _, a := range accounts {
+		if a.Connector == target.Connector {
+			linked[a.Anchor] = a
+		}
+	}
+	open, err := s.store.Cases(t, tenant, true)
+	if err != nil {
+		return err
+	}
+	had := map[string]bool{}
+	for _, c := range open {
+		had[c.ID] = true
+	}
+	found := correlate(target, matches, identities, linked)
+	for _, a := range found.Accounts {
+		if err := s.store.PutAccount(t, tenant, a); err != nil {
+			return err
+		}
+	}
+	for _, c := range found.Cases {
+		if had[c.ID] {
+			continue
+		}
+		c.Opened = s.now()
+		if err := s.store.PutCase(t, tenant, c); err != nil {
+			return err
+		}
+		if err := s.record(t, tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_CASE_OPENED, Actor: "control-plane"},
+			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "open case", Object: c.ID, Reason: c.Sentence}}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DecideCase links an ambiguous case's subject to a candidate, or to none. It
+// plans nothing by itself.
+func (s *Service) DecideCase(ctx context.Context, tenant, caseID, candidate, reason, actor string) (Case, error) {
+	var c Case
+	err := s.db.Do(ctx, func(t tx.Tx) (err error) {
+		if c, err = s.store.Case(t, tenant, caseID); err != nil {
+			return err
+		}
+		if candidate != "none" {
+			if !slices.Contains(c.Candidates, candidate) {
+				return fmt.Errorf("%w: %s; it offers %s or none", ErrNotCandidate, candidate, strings.Join(c.Candidates, ", "))
+			}
+			if err := s.linkCase(t, tenant, c, candidate); err != nil {
+				return err
+			}
+		}
+		c.Decision = candidate
+		if err := s.store.PutCase(t, tenant, c); err != nil {
+			return err
+		}
+		return s.record(t, tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_CASE_DECIDED, Actor: actor},
+			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "decide case", Object: caseID, Reason: reason,
+				Details: []*auditv1.Act_Detail{{Name: "candidate", Value: candidate}}}}})
+	})
+	return c, err
+}
+
+// linkCase reads which side of the case is the identity: it is the one that
+// exists as such.
+func (s *Service) linkCase(t tx.Tx, tenant string, c Case, candidate string) error {
+	identity, anchor := c.Subject, candidate
+	if _, err := s.store.Get(t, tenant, c.Subject); err != nil {
+		identity, anchor = candidate, c.Subject
+	}
+	if _, err := s.store.Get(t, tenant, identity); err != nil {
+		return err
+	}
+	return s.store.PutAccount(t, tenant, Account{Connector: c.Connector, Anchor: anchor, Identity: identity, Purpose: "normal"})
+}
+
+// Find returns the one identity with that id, or whose label or any attribute
+// value equals what, without case.
+func (s *Service) Find(t tx.Tx, tenant, what string) (Identity, error) {
+	all, err := s.store.List(t, tenant, "", 0)
+	if err != nil {
+		return Identity{}, err
+	}
+	var found []Identity
+	for _, id := range all {
+		if id.ID == what {
+			return id, nil
+		}
+		if strings.EqualFold(id.Label, what) || hasValue(id, what) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Identity{}, fmt.Errorf("%w: %s", ErrNotFound, what)
+	case 1:
+		return found[0], nil
+	default:
+		ids := make([]string, len(found))
+		for i, id := range found {
+			ids[i] = id.ID
+		}
+		return Identity{}, fmt.Errorf("%w %q: %s; name one by its id", ErrAmbiguous, what, strings.Join(ids, ", "))
+	}
+}
+
+func hasValue(id Identity, what string) bool {
+	for _, values := range id.Attributes {
+		for _, v := range values {
+			if strings.EqualFold(v, what) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// newID returns 100 random bits in 20 letters: short enough to type, and it says
+// nothing of the person.
+func newID() string {
+	var b [13]byte
+	rand.Read(b[:]) //nolint:errcheck // never fails (crypto/rand, since Go 1.24)
+	return "id-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))[:20]
+}
+
+func (s *Service) record(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) error {
+	_, err := s.audit.AppendAct(t, tenant, h, b)
+	return err
+}

@@ -1,0 +1,31 @@
+package identity
+
+import (
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+)
+
+// Store keeps identities, links, accounts and cases in the caller's
+// transaction; nothing of another tenant is ever returned.
+type Store interface {
+	Put(t tx.Tx, tenant string, i Identity) error
+	// Get returns ErrNotFound for an id the tenant does not have.
+	Get(t tx.Tx, tenant, id string) (Identity, error)
+	// List returns identities in ascending order of id after the given one; limit
+	// 0 is all.
+	List(t tx.Tx, tenant, after string, limit int) ([]Identity, error)
+
+	PutLink(t tx.Tx, tenant string, l Link) error
+	// Links returns source links sorted by (connector, anchor).
+	Links(t tx.Tx, tenant string) ([]Link, error)
+
+	PutAccount(t tx.Tx, tenant string, a Account) error
+	DeleteAccount(t tx.Tx, tenant, connector, anchor string) error
+	// Accounts returns accounts sorted by (connector, anchor).
+	Accounts(t tx.Tx, tenant string) ([]Account, error)
+
+	// PutCase inserts a case or updates its decision.
+	PutCase(t tx.Tx, tenant string, c Case) error
+	Case(t tx.Tx, tenant, id string) (Case, error)
+	// Cases returns open cases, and decided ones if asked, in order of id.
+	Cases(t tx.Tx, tenant string, decided bool) ([]Case, error)
+}

@@ -1,0 +1,251 @@
+// Package inventorystore keeps inventory in SQL.
+package inventorystore
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/reevehq/reeve/controlplane/internal/inventory"
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
+)
+
+// Store implements inventory.Store. It has no state of its own.
+type Store struct{}
+
+var _ inventory.Store = Store{}
+
+// PutConnector implements inventory.Store.
+func (Store) PutConnector(t tx.Tx, c inventory.Connector) error {
+	state, err := proto.Marshal(c.State)
+	if err != nil {
+		return err
+	}
+	_, err = t.Exec(`
+		INSERT INTO connector (tenant, alias, agent, state, fingerprint) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (tenant, alias) DO UPDATE SET state = excluded.state, fingerprint = excluded.fingerprint`,
+		c.Tenant, c.Alias, c.Agent, state, c.Fingerprint)
+	return err
+}
+
+const selectConnector = `
+	SELECT c.tenant, c.alias, c.agent, c.state, c.fingerprint, c.confirmed, c.suspended, c.current, c.receiving, c.receiving_id,
+	       s.header, s.method, s.problems
+	FROM connector c
+	LEFT JOIN snapshot s ON s.tenant = c.tenant AND s.connector = c.alias AND s.seq = c.current
+	WHERE c.tenant = $1`
+
+// Connector implements inventory.Store.
+func (Store) Connector(t tx.Tx, tenant, alias string) (inventory.Connector, error) {
+	c, err := scan(t.QueryRow(selectConnector+` AND c.alias = $2`, tenant, alias))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, fmt.Errorf("%w: %s", inventory.ErrNotFound, alias)
+	}
+	return c, err
+}
+
+// Connectors implements inventory.Store.
+func (Store) Connectors(t tx.Tx, tenant string) ([]inventory.Connector, error) {
+	rows, err := t.Query(selectConnector+` ORDER BY c.alias`, tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []inventory.Connector
+	for rows.Next() {
+		c, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, rows.Err()
+}
+
+func scan(row interface{ Scan(...any) error }) (inventory.Connector, error) {
+	c := inventory.Connector{State: new(agentv1.ConnectorState)}
+	var state, header, problems []byte
+	var method sql.NullString
+	err := row.Scan(&c.Tenant, &c.Alias, &c.Agent, &state, &c.Fingerprint, &c.Confirmed, &c.Suspended,
+		&c.Current, &c.Receiving, &c.ReceivingID, &header, &method, &problems)
+	if err != nil {
+		return c, err
+	}
+	if err := proto.Unmarshal(state, c.State); err != nil {
+		return c, fmt.Errorf("decode connector %s: %w", c.Alias, err)
+	}
+	if header == nil {
+		return c, nil
+	}
+	c.Header = new(planv1.SnapshotHeader)
+	end := new(agentv1.SnapshotEnd)
+	if err := errors.Join(proto.Unmarshal(header, c.Header), proto.Unmarshal(problems, end)); err != nil {
+		return c, fmt.Errorf("decode snapshot of %s: %w", c.Alias, err)
+	}
+	c.Method, c.Problems = method.String, end.GetProblems()
+	return c, nil
+}
+
+// SetConfirmed implements inventory.Store.
+func (Store) SetConfirmed(t tx.Tx, tenant, alias, fingerprint string) error {
+	_, err := t.Exec(`UPDATE connector SET confirmed = $3 WHERE tenant = $1 AND alias = $2`, tenant, alias, fingerprint)
+	return err
+}
+
+// SetSuspended implements inventory.Store.
+func (Store) SetSuspended(t tx.Tx, tenant, alias, reason string) error {
+	_, err := t.Exec(`UPDATE connector SET suspended = $3 WHERE tenant = $1 AND alias = $2`, tenant, alias, reason)
+	return err
+}
+
+// BeginSnapshot implements inventory.Store.
+func (Store) BeginSnapshot(t tx.Tx, tenant, alias string, seq int64, id string) error {
+	var current int64
+	if err := t.QueryRow(`SELECT current FROM connector WHERE tenant = $1 AND alias = $2`, tenant, alias).Scan(&current); err != nil {
+		return err
+	}
+	for _, undo := range []string{
+		`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND valid_from > $3`,
+		`UPDATE object SET valid_to = NULL WHERE tenant = $1 AND connector = $2 AND valid_to > $3`,
+	} {
+		if _, err := t.Exec(undo, tenant, alias, current); err != nil {
+			return err
+		}
+	}
+	_, err := t.Exec(`UPDATE connector SET receiving = $3, receiving_id = $4 WHERE tenant = $1 AND alias = $2`, tenant, alias, seq, id)
+	return err
+}
+
+// CloseAll implements inventory.Store.
+func (Store) CloseAll(t tx.Tx, tenant, alias string, seq int64) error {
+	_, err := t.Exec(`UPDATE object SET valid_to = $3 WHERE tenant = $1 AND connector = $2 AND valid_to IS NULL`, tenant, alias, seq)
+	return err
+}
+
+// PutObjects implements inventory.Store.
+func (s Store) PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []inventory.Object) error {
+	closeOld, err := t.Prepare(closeLive)
+	if err != nil {
+		return err
+	}
+	defer closeOld.Close()
+	// A batch may be sent again after a lost acknowledgement.
+	drop, err := t.Prepare(`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL AND valid_from = $4`)
+	if err != nil {
+		return err
+	}
+	defer drop.Close()
+	insert, err := t.Prepare(`
+		INSERT INTO object (tenant, connector, anchor, type, digest, body, valid_from) VALUES ($1, $2, $3, $4, $5, $6, $7)`)
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
+	for _, o := range objects {
+		if _, err := drop.Exec(tenant, alias, o.Anchor, seq); err != nil {
+			return err
+		}
+		if _, err := closeOld.Exec(tenant, alias, o.Anchor, seq); err != nil {
+			return err
+		}
+		if _, err := insert.Exec(tenant, alias, o.Anchor, o.Type, o.Digest[:], o.Body, seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const closeLive = `UPDATE object SET valid_to = $4 WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL`
+
+// CloseObjects implements inventory.Store.
+func (Store) CloseObjects(t tx.Tx, tenant, alias string, seq int64, anchors []string) error {
+	for _, anchor := range anchors {
+		if _, err := t.Exec(closeLive, tenant, alias, anchor, seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reopen implements inventory.Store.
+func (Store) Reopen(t tx.Tx, tenant, alias string, seq int64) error {
+	_, err := t.Exec(`
+		UPDATE object SET valid_to = NULL
+		WHERE tenant = $1 AND connector = $2 AND valid_to = $3
+		  AND anchor NOT IN (SELECT anchor FROM object WHERE tenant = $1 AND connector = $2 AND valid_to IS NULL)`, tenant, alias, seq)
+	return err
+}
+
+// EndSnapshot implements inventory.Store.
+func (Store) EndSnapshot(t tx.Tx, tenant, alias string, seq int64, end *agentv1.SnapshotEnd) error {
+	header, err := proto.Marshal(end.GetHeader())
+	if err != nil {
+		return err
+	}
+	rest, err := proto.Marshal(&agentv1.SnapshotEnd{Problems: end.GetProblems()})
+	if err != nil {
+		return err
+	}
+	if _, err := t.Exec(`
+		INSERT INTO snapshot (tenant, connector, seq, header, method, problems) VALUES ($1, $2, $3, $4, $5, $6)`,
+		tenant, alias, seq, header, end.GetMethod(), rest); err != nil {
+		return err
+	}
+	_, err = t.Exec(`
+		UPDATE connector SET current = $3, receiving = 0, receiving_id = '' WHERE tenant = $1 AND alias = $2`, tenant, alias, seq)
+	return err
+}
+
+const live = ` FROM object WHERE tenant = $1 AND connector = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3)`
+
+// Objects implements inventory.Store.
+func (Store) Objects(t tx.Tx, tenant, alias string, seq int64, f func(inventory.Object) error) error {
+	rows, err := t.Query(`SELECT anchor, type, digest, body`+live+` ORDER BY anchor`, tenant, alias, seq)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		o, err := scanObject(rows)
+		if err != nil {
+			return err
+		}
+		if err := f(o); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Object implements inventory.Store.
+func (Store) Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (inventory.Object, bool, error) {
+	o, err := scanObject(t.QueryRow(`SELECT anchor, type, digest, body`+live+` AND anchor = $4`, tenant, alias, seq, anchor))
+	if errors.Is(err, sql.ErrNoRows) {
+		return o, false, nil
+	}
+	return o, err == nil, err
+}
+
+func scanObject(row interface{ Scan(...any) error }) (o inventory.Object, err error) {
+	var digest []byte
+	if err := row.Scan(&o.Anchor, &o.Type, &digest, &o.Body); err != nil {
+		return o, err
+	}
+	if copy(o.Digest[:], digest) != len(o.Digest) {
+		return o, fmt.Errorf("object %s has a digest of %d bytes", o.Anchor, len(digest))
+	}
+	return o, nil
+}
+
+// Prune implements inventory.Store.
+func (Store) Prune(t tx.Tx, tenant, alias string, seq int64) error {
+	if _, err := t.Exec(`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND valid_to <= $3`, tenant, alias, seq); err != nil {
+		return err
+	}
+	// Headers stay: plans name them.
+	return nil
+}

@@ -1,0 +1,249 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
+)
+
+// Records puts an act into the tenant's log, in the caller's transaction.
+type Records interface {
+	AppendAct(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) (index uint64, err error)
+}
+
+// Service is safe for concurrent use; a connector's snapshots are received one
+// at a time.
+type Service struct {
+	db    *tx.DB
+	store Store
+	audit Records
+	log   *slog.Logger
+	// observed is told after a snapshot became current.
+	observed func(tenant, connector string)
+}
+
+// New returns the service. observed is called after each snapshot that became
+// current; it must not block.
+func New(db *tx.DB, store Store, audit Records, log *slog.Logger, observed func(tenant, connector string)) *Service {
+	return &Service{db: db, store: store, audit: audit, log: log, observed: observed}
+}
+
+// Report takes the connector states of an agent. A source whose fingerprint is
+// not the confirmed one any more is suspended until somebody confirms it again.
+func (s *Service) Report(ctx context.Context, tenant, agent string, states []*agentv1.ConnectorState) error {
+	return s.db.Do(ctx, func(t tx.Tx) error {
+		for _, state := range states {
+			if err := s.report(t, tenant, agent, state); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Service) report(t tx.Tx, tenant, agent string, state *agentv1.ConnectorState) error {
+	have, err := s.store.Connector(t, tenant, state.GetAlias())
+	known := err == nil
+	if known && have.Agent != agent {
+		return fmt.Errorf("%w: %s is at %s", ErrOtherAgent, state.GetAlias(), have.Agent)
+	}
+	c := Connector{Tenant: tenant, Alias: state.GetAlias(), Agent: agent, State: state}
+	switch {
+	case len(state.GetFingerprint()) > 0:
+		c.Fingerprint = FingerprintOf(state.GetFingerprint())
+	case known:
+		// An unreachable directory has no facts to tell: the last ones stand.
+		c.Fingerprint = have.Fingerprint
+	}
+	if known && len(state.GetTypes()) == 0 {
+		c.State = proto.CloneOf(state)
+		c.State.Types, c.State.Capabilities, c.State.CaseRule = have.State.GetTypes(), have.State.GetCapabilities(), have.State.GetCaseRule()
+	}
+	if err := s.store.PutConnector(t, c); err != nil {
+		return err
+	}
+	if known && have.Confirmed != "" && c.Fingerprint != have.Confirmed && have.Suspended == "" {
+		return s.store.SetSuspended(t, tenant, c.Alias, "the source's fingerprint changed since it was confirmed; compare it and run `reeve source confirm`")
+	}
+	return nil
+}
+
+// Confirm accepts a source after its fingerprint was compared out of band.
+func (s *Service) Confirm(ctx context.Context, tenant, alias, fingerprint, actor string, at time.Time) (Connector, error) {
+	var c Connector
+	err := s.db.Do(ctx, func(t tx.Tx) (err error) {
+		if c, err = s.store.Connector(t, tenant, alias); err != nil {
+			return err
+		}
+		if c.Fingerprint == "" || fingerprint != c.Fingerprint {
+			return fmt.Errorf("%w: %s has %q", ErrFingerprint, alias, c.Fingerprint)
+		}
+		if err := s.store.SetConfirmed(t, tenant, alias, fingerprint); err != nil {
+			return err
+		}
+		if err := s.store.SetSuspended(t, tenant, alias, ""); err != nil {
+			return err
+		}
+		c.Confirmed, c.Suspended = fingerprint, ""
+		return s.record(t, tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_SOURCE_CONFIRMED, Actor: actor},
+			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{
+				Verb: "confirm source", Object: alias,
+				Details: []*auditv1.Act_Detail{{Name: "fingerprint", Value: fingerprint}},
+			}}})
+	})
+	return c, err
+}
+
+// Connectors returns the tenant's connectors sorted by alias.
+func (s *Service) Connectors(ctx context.Context, tenant string) (list []Connector, err error) {
+	err = s.db.View(ctx, func(t tx.Tx) error {
+		list, err = s.store.Connectors(t, tenant)
+		return err
+	})
+	return list, err
+}
+
+// Objects decodes every object of a connector's current snapshot, sorted by
+// anchor.
+func Objects(t tx.Tx, store Store, c Connector) ([]*connectorv1.Object, error) {
+	var objects []*connectorv1.Object
+	err := store.Objects(t, c.Tenant, c.Alias, c.Current, func(o Object) error {
+		decoded := new(connectorv1.Object)
+		if err := proto.Unmarshal(o.Body, decoded); err != nil {
+			return fmt.Errorf("decode object %s of %s: %w", o.Anchor, c.Alias, err)
+		}
+		objects = append(objects, decoded)
+		return nil
+	})
+	return objects, err
+}
+
+// Receiver takes one snapshot. It is used by one goroutine; leaving it without
+// End abandons the snapshot, and what came so far is taken back by the next.
+type Receiver struct {
+	s             *Service
+	tenant, alias string
+	seq           int64
+	id            string
+}
+
+// Begin starts receiving a snapshot. A delta against another snapshot than the
+// current one is ErrResync.
+func (s *Service) Begin(ctx context.Context, tenant, agent string, begin *agentv1.SnapshotBegin) (*Receiver, error) {
+	r := &Receiver{s: s, tenant: tenant, alias: begin.GetConnector(), id: begin.GetSnapshot()}
+	err := s.db.Do(ctx, func(t tx.Tx) error {
+		c, err := s.store.Connector(t, tenant, begin.GetConnector())
+		if err != nil {
+			return err
+		}
+		if c.Agent != agent {
+			return fmt.Errorf("%w: %s is at %s", ErrOtherAgent, c.Alias, c.Agent)
+		}
+		if begin.GetBase() != "" && begin.GetBase() != c.Header.GetSnapshot() {
+			return fmt.Errorf("%w: base is %s, here is %s", ErrResync, begin.GetBase(), c.Header.GetSnapshot())
+		}
+		r.seq = max(c.Current, c.Receiving) + 1
+		if err := s.store.BeginSnapshot(t, tenant, c.Alias, r.seq, r.id); err != nil {
+			return err
+		}
+		if begin.GetBase() == "" {
+			return s.store.CloseAll(t, tenant, c.Alias, r.seq)
+		}
+		return nil
+	})
+	return r, err
+}
+
+// Batch stores the next part durably.
+func (r *Receiver) Batch(ctx context.Context, batch *agentv1.ObservedBatch) error {
+	objects := make([]Object, len(batch.GetObjects()))
+	for i, o := range batch.GetObjects() {
+		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(o)
+		if err != nil {
+			return fmt.Errorf("encode object %s: %w", o.GetAnchor(), err)
+		}
+		objects[i] = Object{Anchor: o.GetAnchor(), Type: o.GetType(), Digest: o.Digest(), Body: body}
+	}
+	return r.s.db.Do(ctx, func(t tx.Tx) error {
+		if err := r.current(t); err != nil {
+			return err
+		}
+		if err := r.s.store.PutObjects(t, r.tenant, r.alias, r.seq, objects); err != nil {
+			return err
+		}
+		return r.s.store.CloseObjects(t, r.tenant, r.alias, r.seq, batch.GetRemoved())
+	})
+}
+
+// End makes the snapshot current. A complete one must add up to the digest its
+// agent computed, else ErrResync.
+func (r *Receiver) End(ctx context.Context, end *agentv1.SnapshotEnd) error {
+	err := r.s.db.Do(ctx, func(t tx.Tx) error {
+		if err := r.current(t); err != nil {
+			return err
+		}
+		if !end.GetHeader().GetComplete() {
+			if err := r.s.store.Reopen(t, r.tenant, r.alias, r.seq); err != nil {
+				return err
+			}
+		} else if err := r.verify(t, end.GetHeader()); err != nil {
+			return err
+		}
+		if err := r.s.store.EndSnapshot(t, r.tenant, r.alias, r.seq, end); err != nil {
+			return err
+		}
+		if err := r.s.store.Prune(t, r.tenant, r.alias, r.seq); err != nil {
+			return err
+		}
+		return r.s.record(t, r.tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_SNAPSHOT, Actor: "control-plane"},
+			&auditv1.Body{Body: &auditv1.Body_Snapshot{Snapshot: &auditv1.SnapshotEvent{Header: end.GetHeader()}}})
+	})
+	if err != nil {
+		return err
+	}
+	r.s.observed(r.tenant, r.alias)
+	return nil
+}
+
+// current fails when another snapshot of the connector has begun since.
+func (r *Receiver) current(t tx.Tx) error {
+	c, err := r.s.store.Connector(t, r.tenant, r.alias)
+	if err != nil {
+		return err
+	}
+	if c.Receiving != r.seq {
+		return fmt.Errorf("%w: another snapshot of %s has begun", ErrResync, r.alias)
+	}
+	return nil
+}
+
+func (r *Receiver) verify(t tx.Tx, header *planv1.SnapshotHeader) error {
+	var set connectorv1.SetDigest
+	if err := r.s.store.Objects(t, r.tenant, r.alias, r.seq, func(o Object) error {
+		set.Add(o.Anchor, o.Digest)
+		return nil
+	}); err != nil {
+		return err
+	}
+	sum, count := set.Sum()
+	if count != header.GetObjects() || string(sum) != string(header.GetSetDigest()) {
+		return fmt.Errorf("%w: %s adds up to %d objects here, %d at the agent", ErrResync, r.alias, count, header.GetObjects())
+	}
+	return nil
+}
+
+func (s *Service) record(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) error {
+	_, err := s.audit.AppendAct(t, tenant, h, b)
+	return err
+}

@@ -1,0 +1,42 @@
+package inventory
+
+import (
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
+)
+
+// Store keeps connectors, snapshots and objects. Every method works in the
+// caller's transaction; nothing of another tenant is ever returned.
+type Store interface {
+	// PutConnector inserts or updates a reported connector. Confirmation and
+	// snapshots of an existing one stay.
+	PutConnector(t tx.Tx, c Connector) error
+	// Connector returns ErrNotFound for an alias the tenant does not have.
+	Connector(t tx.Tx, tenant, alias string) (Connector, error)
+	// Connectors returns the tenant's connectors sorted by alias.
+	Connectors(t tx.Tx, tenant string) ([]Connector, error)
+	SetConfirmed(t tx.Tx, tenant, alias, fingerprint string) error
+	SetSuspended(t tx.Tx, tenant, alias, reason string) error
+
+	// BeginSnapshot makes seq the snapshot being received and takes back what an
+	// abandoned one left.
+	BeginSnapshot(t tx.Tx, tenant, alias string, seq int64, id string) error
+	// CloseAll ends every live row at seq: the start of a full snapshot.
+	CloseAll(t tx.Tx, tenant, alias string, seq int64) error
+	// PutObjects adds rows at seq and ends the ones they replace.
+	PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []Object) error
+	// CloseObjects ends rows at seq.
+	CloseObjects(t tx.Tx, tenant, alias string, seq int64, anchors []string) error
+	// Reopen takes back every end at seq that no new row replaced: what an
+	// incomplete read did not see is still there as far as anybody knows.
+	Reopen(t tx.Tx, tenant, alias string, seq int64) error
+	// EndSnapshot makes seq the current snapshot.
+	EndSnapshot(t tx.Tx, tenant, alias string, seq int64, end *agentv1.SnapshotEnd) error
+
+	// Objects calls f for every live object at seq in ascending order of anchor.
+	Objects(t tx.Tx, tenant, alias string, seq int64, f func(Object) error) error
+	// Object returns one live object at seq; ok is false when there is none.
+	Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (o Object, ok bool, err error)
+	// Prune removes rows that ended at or before seq.
+	Prune(t tx.Tx, tenant, alias string, seq int64) error
+}
