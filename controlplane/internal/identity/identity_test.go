@@ -1,0 +1,241 @@
+package identity_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/reevehq/reeve/controlplane/internal/identity"
+	"github.com/reevehq/reeve/controlplane/internal/identity/identitystore"
+	"github.com/reevehq/reeve/controlplane/internal/sqlstore"
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+)
+
+// fakeLog keeps the verbs of acts.
+type fakeLog struct{ verbs []string }
+
+func (f *fakeLog) AppendAct(_ tx.Tx, _ string, _ *auditv1.Header, b *auditv1.Body) (uint64, error) {
+	f.verbs = append(f.verbs, b.GetAct().GetVerb())
+	return 0, nil
+}
+
+// byLogin maps rows by their columns and finds accounts by login.
+type byLogin struct{}
+
+func (byLogin) Row(_ string, o *connectorv1.Object) (identity.Row, bool, error) {
+	get := func(name string) string {
+		if v := o.Attribute(name); len(v) > 0 {
+			return string(v[0])
+		}
+		return ""
+	}
+	if get("broken") != "" {
+		return identity.Row{}, false, errors.New("date cannot be read")
+	}
+	return identity.Row{
+		InScope: get("scope") != "out", Kind: "human", Label: get("login"), Attributes: map[string][]string{"login": {get("login")}},
+	}, true, nil
+}
+
+func (byLogin) Matches() []identity.Match {
+	return []identity.Match{{Connector: "corp", Type: "user", Purpose: "normal", Pairs: []identity.Pair{{Identity: "login", Object: "uid"}}}}
+}
+
+type desk struct {
+	*identity.Service
+	t   *testing.T
+	db  *tx.DB
+	log *fakeLog
+	n   int
+}
+
+func open(t *testing.T) *desk {
+	t.Helper()
+	db, err := sqlstore.OpenSQLite(context.Background(), filepath.Join(t.TempDir(), "reeve.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	log := new(fakeLog)
+	return &desk{Service: identity.New(db, identitystore.Store{}, log, time.Now), t: t, db: db, log: log}
+}
+
+var types = []*connectorv1.ObjectType{{
+	Name: "user", Kind: connectorv1.Kind_KIND_ACCOUNT,
+	Attributes: []*connectorv1.AttributeType{{Name: "uid", Rule: connectorv1.MatchingRule_MATCHING_RULE_CASE_IGNORE}},
+}}
+
+// row writes "anchor login [more]" as an object.
+func row(typ, attribute, text string) *connectorv1.Object {
+	f := strings.Fields(text)
+	o := &connectorv1.Object{Type: typ, Anchor: f[0], Display: f[0], Attributes: []*connectorv1.Attribute{{Name: attribute, Values: [][]byte{[]byte(f[1])}}}}
+	for _, more := range f[2:] {
+		name, value, _ := strings.Cut(more, "=")
+		o.Attributes = append(o.Attributes, &connectorv1.Attribute{Name: name, Values: [][]byte{[]byte(value)}})
+	}
+	return o
+}
+
+func (d *desk) reconcile(complete bool, hr, corp []string) identity.Outcome {
+	d.t.Helper()
+	d.n++
+	src := identity.SourceSnapshot{Connector: "hr", Snapshot: fmt.Sprint("s", d.n), Complete: complete, At: time.Unix(int64(d.n), 0)}
+	for _, text := range hr {
+		src.Objects = append(src.Objects, row("person", "login", text))
+	}
+	target := identity.TargetSnapshot{Connector: "corp", Types: types}
+	for _, text := range corp {
+		target.Objects = append(target.Objects, row("user", "uid", text))
+	}
+	var out identity.Outcome
+	// Twice: folding a snapshot again must change nothing.
+	for range 2 {
+		if err := d.db.Do(context.Background(), func(t tx.Tx) (err error) {
+			out, err = d.Reconcile(t, "fabrikam", []identity.SourceSnapshot{src}, []identity.TargetSnapshot{target}, byLogin{})
+			return err
+		}); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func (d *desk) find(who string) identity.Identity {
+	d.t.Helper()
+	var id identity.Identity
+	if err := d.db.View(context.Background(), func(t tx.Tx) (err error) {
+		id, err = d.Find(t, "fabrikam", who)
+		return err
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	return id
+}
+
+func (d *desk) owner(anchor string) string {
+	d.t.Helper()
+	owner := ""
+	if err := d.db.View(context.Background(), func(t tx.Tx) error {
+		accounts, err := identitystore.Store{}.Accounts(t, "fabrikam")
+		for _, a := range accounts {
+			if a.Anchor == anchor {
+				owner = a.Identity
+			}
+		}
+		return err
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	return owner
+}
+
+func (d *desk) cases() []identity.Case {
+	d.t.Helper()
+	var cases []identity.Case
+	if err := d.db.View(context.Background(), func(t tx.Tx) (err error) {
+		cases, err = identitystore.Store{}.Cases(t, "fabrikam", false)
+		return err
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	return cases
+}
+
+func TestOnceLinkedTheAnchorDecides(t *testing.T) {
+	d := open(t)
+	d.reconcile(true, []string{"1 anna", "2 bo"}, []string{"u1 Anna", "u2 bo", "u3 nobody"})
+	anna := d.find("anna")
+	if d.owner("u1") != anna.ID || d.owner("u2") != d.find("bo").ID || d.owner("u3") != "" {
+		t.Fatalf("owners %q %q %q", d.owner("u1"), d.owner("u2"), d.owner("u3"))
+	}
+	// Anna takes another login, and a newcomer hers.
+	d.reconcile(true, []string{"1 aberg", "2 bo", "4 anna"}, []string{"u1 anna", "u2 bo", "u3 nobody"})
+	if got := d.find("aberg"); got.ID != anna.ID {
+		t.Fatal("the same anchor became another identity")
+	}
+	if d.owner("u1") != anna.ID {
+		t.Fatal("an account changed hands because a login did")
+	}
+}
+
+func TestWhatFitsSeveralIsACaseForAPerson(t *testing.T) {
+	d := open(t)
+	d.reconcile(true, []string{"1 anna", "2 anna"}, []string{"u1 anna"})
+	cases := d.cases()
+	if len(cases) != 1 || d.owner("u1") != "" || len(cases[0].Candidates) != 2 {
+		t.Fatalf("%+v, owner %q", cases, d.owner("u1"))
+	}
+	if _, err := d.DecideCase(context.Background(), "fabrikam", cases[0].ID, "id-stranger", "", "operator:kari"); !errors.Is(err, identity.ErrNotCandidate) {
+		t.Fatalf("a stranger was accepted: %v", err)
+	}
+	if _, err := d.DecideCase(context.Background(), "contoso", cases[0].ID, cases[0].Candidates[0], "", "operator:kari"); !errors.Is(err, identity.ErrCaseNotFound) {
+		t.Fatalf("a case of another tenant was found: %v", err)
+	}
+	if _, err := d.DecideCase(context.Background(), "fabrikam", cases[0].ID, cases[0].Candidates[1], "she said so", "operator:kari"); err != nil {
+		t.Fatal(err)
+	}
+	if d.owner("u1") != cases[0].Candidates[1] {
+		t.Fatal("the decision did not link")
+	}
+	d.reconcile(true, []string{"1 anna", "2 anna"}, []string{"u1 anna"})
+	if len(d.cases()) != 0 {
+		t.Fatalf("a decided case was opened again: %+v", d.cases())
+	}
+	if got := strings.Join(d.log.verbs, ","); got != "open case,decide case" {
+		t.Fatalf("on record: %s", got)
+	}
+}
+
+func TestAbsenceCountsOnlyInCompleteSnapshots(t *testing.T) {
+	d := open(t)
+	d.reconcile(true, []string{"1 anna", "2 bo", "3 cy"}, nil)
+	for _, step := range []struct {
+		complete bool
+		rows     []string
+		want     int
+		why      string
+	}{
+		{false, []string{"1 anna", "3 cy"}, 0, "an incomplete read"},
+		{true, nil, 0, "an empty source"},
+		{true, []string{"1 anna", "2 bo scope=out", "3 cy"}, 0, "leaving the filter's scope"},
+		{true, []string{"1 anna", "2 bo broken=yes", "3 cy"}, 0, "a row that cannot be read"},
+		{true, []string{"1 anna", "3 cy"}, 1, "gone from a complete read"},
+		{true, []string{"1 anna", "3 cy"}, 2, "gone again"},
+		{true, []string{"1 anna", "2 bo", "3 cy"}, 0, "back"},
+	} {
+		d.reconcile(step.complete, step.rows, nil)
+		if got := d.find("bo"); got.Missing != step.want {
+			t.Fatalf("after %s: missing %d, want %d", step.why, got.Missing, step.want)
+		}
+	}
+}
+
+func TestSourceThatReplacedItsKeysIsSuspended(t *testing.T) {
+	d := open(t)
+	d.reconcile(true, []string{"1 anna", "2 bo", "3 cy", "4 di"}, nil)
+	out := d.reconcile(true, []string{"A1 anna", "A2 bo", "A3 cy", "A4 di"}, nil)
+	if out.Suspend["hr"] == "" {
+		t.Fatal("a source with all new keys went through")
+	}
+	if d.find("anna").Missing != 0 {
+		t.Fatal("something followed from it")
+	}
+}
+
+func TestLabelsOfSeveralAreAmbiguous(t *testing.T) {
+	d := open(t)
+	d.reconcile(true, []string{"1 anna", "2 anna"}, nil)
+	err := d.db.View(context.Background(), func(t tx.Tx) error {
+		_, err := d.Find(t, "fabrikam", "anna")
+		return err
+	})
+	if !errors.Is(err, identity.ErrAmbiguous) {
+		t.Fatalf("got %v", err)
+	}
+}

@@ -1,0 +1,211 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+)
+
+const (
+	batchObjects = 500
+	maxBatch     = 1000
+	batchBytes   = 1 << 20
+	// objectBytes leaves room for the envelope under MaxMessage.
+	objectBytes = MaxMessage - 64<<10
+	maxFindings = 1000
+)
+
+// outbox gathers objects into batches and keeps account of them. Sending blocks
+// while the host does not read: that is the back-pressure an emitting connector
+// feels.
+type outbox struct {
+	alias     string
+	declared  *declaration
+	batchSize int
+	unique    bool
+	send      func(*connectorv1.ObjectBatch) error
+	sendGone  func([]string) error
+
+	mu       sync.Mutex
+	batch    []*connectorv1.Object
+	bytes    int
+	gone     []string
+	count    uint64
+	seeds    [2]maphash.Seed
+	anchors  map[[2]uint64]struct{}
+	keys     map[[2]uint64]struct{}
+	findings []*connectorv1.Problem
+	told     map[string]bool
+	dropped  int
+	failed   bool
+}
+
+func newOutbox(alias string, d *declaration, batchSize uint32, unique bool, send func(*connectorv1.ObjectBatch) error, sendGone func([]string) error) *outbox {
+	size := int(min(batchSize, maxBatch))
+	if size == 0 {
+		size = batchObjects
+	}
+	return &outbox{
+		alias: alias, declared: d, batchSize: size, unique: unique, send: send, sendGone: sendGone,
+		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		anchors: map[[2]uint64]struct{}{}, keys: map[[2]uint64]struct{}{}, told: map[string]bool{},
+	}
+}
+
+// add takes the object over: it is sorted and cleaned in place.
+func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	faults, sendable := b.declared.conform(o)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range faults {
+		b.bug(o, fault)
+	}
+	if !sendable || (b.unique && !b.fresh(o)) {
+		return nil
+	}
+	size := proto.Size(o)
+	if size > objectBytes {
+		b.finding(NewProblem(CodeSizeLimit, objectLabel(b.alias, o), "send the object",
+			fmt.Sprintf("leave it out of scope, or narrow the attributes read: it has %d bytes, the limit is %d", size, objectBytes)).Incomplete())
+		return nil
+	}
+	if len(b.batch) > 0 && b.bytes+size > batchBytes || len(b.gone) > 0 {
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
+	b.batch, b.bytes = append(b.batch, o), b.bytes+size
+	b.count++
+	if len(b.batch) >= b.batchSize {
+		return b.flush()
+	}
+	return nil
+}
+
+func (b *outbox) remove(ctx context.Context, anchor string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Order matters: what was removed may have been added again.
+	if len(b.batch) > 0 {
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
+	b.gone = append(b.gone, anchor)
+	if len(b.gone) >= maxBatch {
+		return b.flush()
+	}
+	return nil
+}
+
+// fresh reports whether anchor and keys are new in this read. Hashes stand for
+// the strings: a directory of a million objects must fit.
+func (b *outbox) fresh(o *connectorv1.Object) bool {
+	anchor := b.hash(o.GetAnchor())
+	if _, twice := b.anchors[anchor]; twice {
+		b.bug(o, "emitted the anchor twice in one read")
+		return false
+	}
+	for _, key := range o.GetKeys() {
+		if _, twice := b.keys[b.hash(key)]; twice {
+			b.bug(o, fmt.Sprintf("emitted link key %q for two objects; the second is left out", Clean(key)))
+			return false
+		}
+	}
+	b.anchors[anchor] = struct{}{}
+	for _, key := range o.GetKeys() {
+		b.keys[b.hash(key)] = struct{}{}
+	}
+	return true
+}
+
+func (b *outbox) hash(s string) [2]uint64 {
+	return [2]uint64{maphash.String(b.seeds[0], s), maphash.String(b.seeds[1], s)}
+}
+
+// bug notes a broken contract. What breaks it for every object of a type is
+// told once.
+func (b *outbox) bug(o *connectorv1.Object, said string) {
+	if once := o.GetType() + "\x00" + said; b.told[once] {
+		b.dropped++
+		b.failed = true
+		return
+	} else if len(b.told) < maxFindings {
+		b.told[once] = true
+	}
+	b.finding(connectorBug(objectLabel(b.alias, o), "observe", said).Incomplete())
+}
+
+func (b *outbox) finding(p *connectorv1.Problem) {
+	switch p.GetSeverity() {
+	case connectorv1.Severity_SEVERITY_INCOMPLETE, connectorv1.Severity_SEVERITY_ERROR:
+		b.failed = true
+	}
+	if len(b.findings) >= maxFindings {
+		b.dropped++
+		return
+	}
+	b.findings = append(b.findings, p)
+}
+
+func (b *outbox) flush() error {
+	if len(b.batch) > 0 {
+		full := &connectorv1.ObjectBatch{Objects: b.batch}
+		b.batch, b.bytes = nil, 0
+		if err := b.send(full); err != nil {
+			return err
+		}
+	}
+	if len(b.gone) > 0 {
+		gone := b.gone
+		b.gone = nil
+		return b.sendGone(gone)
+	}
+	return nil
+}
+
+// end sends what is left and sums up. Complete is decided here and nowhere
+// else.
+func (b *outbox) end(ctx context.Context, done Completeness) (*connectorv1.ObserveEnd, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.flush(); err != nil {
+		return nil, err
+	}
+	for _, p := range done.Findings {
+		b.finding(FromProto(p).Proto())
+	}
+	if done.Method == "" {
+		b.finding(connectorBug(b.alias, "observe", "does not say how it knows that nothing is missing").Incomplete())
+	}
+	if b.dropped > 0 {
+		b.findings = append(b.findings, NewProblem(CodeQuarantined, b.alias, "list what was left out",
+			"correct the problems listed; the others follow").WithSaid(fmt.Sprintf("%d more findings", b.dropped)).
+			WithSeverity(connectorv1.Severity_SEVERITY_NOTE).Proto())
+	}
+	return &connectorv1.ObserveEnd{
+		Complete: !b.failed, Count: b.count, Method: Clean(done.Method), Cursor: done.Cursor, Problems: b.findings,
+	}, nil
+}
+
+func objectLabel(alias string, o *connectorv1.Object) string {
+	label := o.GetName().Text()
+	if label == "" {
+		label = Clean(o.GetAnchor())
+	}
+	return alias + ": " + o.GetType() + " " + label
+}
