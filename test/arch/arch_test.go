@@ -165,7 +165,7 @@ func TestConnectorsStandAlone(t *testing.T) {
 // path through the control plane, as a plan takes it. Imports point backward
 // along it or to a foundation.
 var stages = []string{
-	"enrollment", "inventory", "identity", "policy", "grant", "ledger", "planner", "rehearsal", "planning",
+	"enrollment", "inventory", "identity", "policy", "grant", "planner", "ledger", "rehearsal", "planning",
 	"approval", "signing", "dispatch", "agentapi", "intake",
 }
 
@@ -180,11 +180,32 @@ func stageOf(p string) (name string, index int) {
 	return name, slices.Index(stages, name)
 }
 
+// fixtures reports whether a package serves tests alone; TestFixturesStayInTests
+// sees to it.
+func fixtures(p string) bool {
+	return in(p, "test") || strings.HasSuffix(p, "test") || strings.Contains(path.Base(p), "fake")
+}
+
+// TestFixturesStayInTests: nothing that ships imports what is only for tests.
+func TestFixturesStayInTests(t *testing.T) {
+	for _, p := range list(t) {
+		if fixtures(p.Path) {
+			continue
+		}
+		for _, imported := range p.Imports {
+			if ours(imported) && fixtures(imported) {
+				t.Errorf("%s imports %s\n\tbut fixtures and fakes are for tests", p.Path, imported)
+			}
+		}
+	}
+}
+
 // TestPlansWalkForward: a stage hands to the next and knows only earlier ones.
 func TestPlansWalkForward(t *testing.T) {
 	for _, p := range list(t) {
 		name, at := stageOf(p.Path)
-		if name == "" {
+		// A package of fixtures wires what its tests need.
+		if name == "" || fixtures(p.Path) {
 			continue
 		}
 		for _, imported := range p.Imports {

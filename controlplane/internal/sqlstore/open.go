@@ -59,6 +59,8 @@ func dsn(file, more string) string {
 		"_pragma=foreign_keys(1)",
 		"_pragma=busy_timeout(10000)",
 		"_pragma=cache_size(-16000)",
+		// What was erased must not stay readable in free pages.
+		"_pragma=secure_delete(1)",
 		more,
 	}, "&")
 }

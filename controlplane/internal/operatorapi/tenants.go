@@ -1,0 +1,156 @@
+package operatorapi
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/reevehq/reeve/controlplane/internal/dispatch"
+	"github.com/reevehq/reeve/controlplane/internal/planner"
+	"github.com/reevehq/reeve/controlplane/internal/tenant"
+	"github.com/reevehq/reeve/controlplane/internal/tx"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
+)
+
+type tenants struct {
+	operatorv1.UnimplementedTenantServiceServer
+	*Server
+}
+
+func (s tenants) AddTenant(ctx context.Context, r *operatorv1.AddTenantRequest) (*operatorv1.AddTenantResponse, error) {
+	n, err := s.Tenants.Add(ctx, actor(ctx), tenant.New{ID: r.GetId(), Name: r.GetId(), Owner: r.GetOwner(), Zone: r.GetZone()})
+	if err != nil {
+		return nil, err
+	}
+	shown, err := s.show(ctx, n)
+	return &operatorv1.AddTenantResponse{Tenant: shown}, err
+}
+
+func (s tenants) GetTenant(ctx context.Context, r *operatorv1.GetTenantRequest) (*operatorv1.GetTenantResponse, error) {
+	n, err := s.tenant(ctx, r.GetTenant())
+	if err != nil {
+		return nil, err
+	}
+	shown, err := s.show(ctx, n)
+	return &operatorv1.GetTenantResponse{Tenant: shown}, err
+}
+
+func (s tenants) ListTenants(ctx context.Context, r *operatorv1.ListTenantsRequest) (*operatorv1.ListTenantsResponse, error) {
+	after, limit, err := page(r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.Tenants.List(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := new(operatorv1.ListTenantsResponse)
+	for _, n := range list {
+		shown, err := s.show(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		resp.Tenants = append(resp.Tenants, shown)
+		resp.NextPageToken = next(len(list), limit, n.ID)
+	}
+	return resp, nil
+}
+
+func (s *Server) show(ctx context.Context, n tenant.Tenant) (*operatorv1.Tenant, error) {
+	shown := &operatorv1.Tenant{Id: n.ID, Owner: n.Owner, Zone: n.Zone, State: string(n.State), Msp: n.MSP, Created: stamp(n.Created)}
+	err := s.view(ctx, func(t tx.Tx) (err error) {
+		shown.Policy, shown.PolicyVersion, err = s.Policies.Bound(t, n.ID)
+		return err
+	})
+	return shown, err
+}
+
+// OffboardTenant makes the plan that leads back. It runs the path of every other
+// plan; when it has ended, the second call ends the agents.
+func (s tenants) OffboardTenant(ctx context.Context, r *operatorv1.OffboardTenantRequest) (*operatorv1.OffboardTenantResponse, error) {
+	n, err := s.tenant(ctx, r.GetTenant())
+	if err != nil {
+		return nil, err
+	}
+	if r.GetFinish() {
+		return s.finish(ctx, n)
+	}
+	if n.State == tenant.Active {
+		if err := s.DB.Do(ctx, func(t tx.Tx) error { return s.Tenants.SetState(t, actor(ctx), n.ID, tenant.Offboarding) }); err != nil {
+			return nil, err
+		}
+	}
+	p, err := s.Planning.Make(ctx, n.ID, planv1.Purpose_PURPOSE_OFFBOARD, actor(ctx))
+	if err != nil {
+		return nil, err
+	}
+	shown, err := s.showPlan(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	resp := &operatorv1.OffboardTenantResponse{Plan: shown}
+	for _, f := range shown.GetFindings() {
+		if isResidue(f.GetKind()) {
+			resp.Residue = append(resp.Residue, f)
+		}
+	}
+	return resp, nil
+}
+
+func isResidue(kind string) bool {
+	switch planner.FindingKind(kind) {
+	case planner.FindingResidue, planner.FindingHandedOver, planner.FindingDiverged:
+		return true
+	}
+	return false
+}
+
+// finish ends the agents' identities once nothing is left to take back.
+func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.OffboardTenantResponse, error) {
+	if n.State != tenant.Offboarding {
+		return nil, fmt.Errorf("%w: %s is %s; begin with `reeve tenant offboard %s`", tenant.ErrConflict, n.ID, n.State, n.ID)
+	}
+	_, left, err := s.Planning.Preview(ctx, n.ID, planv1.Purpose_PURPOSE_OFFBOARD)
+	if err != nil {
+		return nil, err
+	}
+	changes := 0
+	for _, a := range left.Agents {
+		changes += len(a.Changes)
+	}
+	if changes > 0 {
+		return nil, fmt.Errorf("%w: %d changes are still to be taken back; approve the offboarding plan and wait for its end", tenant.ErrConflict, changes)
+	}
+	agents, err := s.Enrollment.List(ctx, n.ID, "", largestPage)
+	if err != nil {
+		return nil, err
+	}
+	resp := &operatorv1.OffboardTenantResponse{Finished: true, Residue: showFindings(left.Findings)}
+	return resp, s.DB.Do(ctx, func(t tx.Tx) error {
+		for _, a := range agents {
+			if err := s.Enrollment.EndKeys(t, actor(ctx), n.ID, a.ID); err != nil {
+				return err
+			}
+		}
+		return s.Tenants.SetState(t, actor(ctx), n.ID, tenant.Offboarded)
+	})
+}
+
+func showFindings(list []planner.Finding) []*operatorv1.Finding {
+	var shown []*operatorv1.Finding
+	for _, f := range list {
+		shown = append(shown, &operatorv1.Finding{Kind: string(f.Kind), Connector: f.Connector, Object: f.Object, Identity: f.Identity, Sentence: f.Sentence})
+	}
+	return shown
+}
+
+// receiptsOf indexes a plan's receipts by change.
+func receiptsOf(t tx.Tx, store dispatch.Store, plan string) (map[string]*auditv1.Receipt, error) {
+	receipts, err := store.Receipts(t, plan)
+	byChange := make(map[string]*auditv1.Receipt, len(receipts))
+	for _, r := range receipts {
+		byChange[r.Change] = r.Receipt
+	}
+	return byChange, err
+}
