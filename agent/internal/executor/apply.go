@@ -1,0 +1,133 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/reevehq/reeve/agent/internal/guardrails"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+)
+
+// maxTries is how often one operation is sent alone while nobody knows what became of
+// it and reading shows that it is not there.
+const maxTries = 3
+
+// apply sends a batch and settles each of its changes by what is read afterwards.
+// What is not there and has no answer of its own is sent again in halves, until it
+// stands alone.
+func (r *run) apply(ctx context.Context, c Connector, jobs []*job) error {
+	operations := make([]*connectorv1.Operation, len(jobs))
+	for i, j := range jobs {
+		operations[i] = j.op
+		if len(jobs) == 1 {
+			j.tries++
+		}
+	}
+	answers, sendErr := c.Directory.Apply(ctx, operations)
+	if err := ctx.Err(); err != nil {
+		return err // intents stand; whoever resumes reads them back
+	}
+	again, err := r.readBack(ctx, c, jobs, answersByID(answers), sendErr)
+	if err != nil || len(again) == 0 {
+		return err
+	}
+	if len(jobs) == 1 {
+		return r.apply(ctx, c, again)
+	}
+	half := (len(again) + 1) / 2
+	for part := range slices.Chunk(again, half) {
+		if err := r.apply(ctx, c, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func answersByID(answers []*connectorv1.ApplyResult) map[string]*connectorv1.ApplyResult {
+	out := make(map[string]*connectorv1.ApplyResult, len(answers))
+	for _, a := range answers {
+		out[a.GetOperationId()] = a
+	}
+	return out
+}
+
+// readBack settles what can be and returns what is to be sent again.
+func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers map[string]*connectorv1.ApplyResult, sendErr error) ([]*job, error) {
+	together := len(jobs) > 1 && slices.Contains(c.Directory.Capabilities(), connectorv1.Capability_CAPABILITY_TRANSACTIONS)
+	unread := jobs
+	var again []*job
+	for n := 1; ; n++ {
+		operations := make([]*connectorv1.Operation, len(unread))
+		for i, j := range unread {
+			operations[i] = j.op
+		}
+		// Guardrails have had their say; what is above groups does not matter now.
+		s, err := r.e.look(ctx, c, operations, guardrails.NewGroups(nil))
+		if err != nil {
+			return nil, err
+		}
+		var still []*job
+		for _, j := range unread {
+			now := observe(j.op, s)
+			if now.problem != nil {
+				still = append(still, j)
+				continue
+			}
+			j.receipt.After = now.touched(j.op, j.typ, s)
+			outcome, p := connectorv1.Outcome_OUTCOME_UNKNOWN, problem("UNKNOWN", "no answer", "")
+			if a := answers[j.op.GetId()]; a != nil {
+				outcome, p = a.GetOutcome(), a.GetProblem()
+			} else if sendErr != nil {
+				p.Said = fmt.Sprintf("no answer: %v", sendErr)
+			}
+			if r.decide(j, now, now.holds(j.op, j.typ, s), outcome, p, together) {
+				again = append(again, j)
+			}
+		}
+		if len(still) == 0 {
+			return again, nil
+		}
+		unread = still
+		if !r.e.o.Retry(ctx, n) {
+			return nil, fmt.Errorf("%w: change %s was sent and cannot be read back", ErrUnreachable, still[0].change.GetId())
+		}
+	}
+}
+
+// decide settles a change by what was read, or returns true if it is to be sent
+// again. outcome is what the connector says of it.
+func (r *run) decide(j *job, now observed, holds bool, outcome connectorv1.Outcome, p *connectorv1.Problem, together bool) (again bool) {
+	done := outcome == connectorv1.Outcome_OUTCOME_DONE
+	unknown := outcome == connectorv1.Outcome_OUTCOME_UNKNOWN || outcome == connectorv1.Outcome_OUTCOME_UNSPECIFIED
+	create := j.op.GetCreate() != nil
+	credential := j.op.GetSetCredential() != nil || j.op.GetRevokeCredential() != nil
+	switch {
+	case credential && done && now.object != nil, holds && (done || unknown):
+		j.receipt.Anchor = now.anchor(j.receipt.GetAnchor())
+		r.settle(j, auditv1.Receipt_RESULT_APPLIED, nil)
+	case create && done && now.object != nil:
+		// It is ours: the name was free. That values differ is for the next plan.
+		j.receipt.Anchor = now.object.GetAnchor()
+		r.settle(j, auditv1.Receipt_RESULT_APPLIED, &connectorv1.Problem{Code: "READ_BACK_DIFFERS", Object: now.object.GetName().Text(),
+			Said: "the directory made other values of those it was given", Remedy: "observe and plan again", Severity: connectorv1.Severity_SEVERITY_NOTE})
+	case create && now.object != nil:
+		r.settle(j, auditv1.Receipt_RESULT_CONFLICT, problem("ALREADY_EXISTS", "the name "+now.object.GetName().Text()+" was taken meanwhile", "adopt the object or choose another name"))
+	case holds && !create:
+		// Refused, and yet it is so: somebody else was faster.
+		r.settle(j, auditv1.Receipt_RESULT_ALREADY, p)
+	case done:
+		r.settle(j, auditv1.Receipt_RESULT_FAILED, problem("READ_BACK", "the directory said done, and reading does not show it", "look at the directory's log, then plan again"))
+	case unknown || together:
+		if j.tries < maxTries {
+			return true
+		}
+		r.settle(j, auditv1.Receipt_RESULT_FAILED, p)
+	case outcome == connectorv1.Outcome_OUTCOME_CONFLICT:
+		r.settle(j, auditv1.Receipt_RESULT_CONFLICT, p)
+	default:
+		r.settle(j, auditv1.Receipt_RESULT_FAILED, p)
+	}
+	return false
+}

@@ -1,0 +1,368 @@
+package guardrails
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
+)
+
+// Subject is one change with everything that the agent read about it. An object
+// that an earlier change of the same plan creates stands in as that change
+// describes it, without anchor.
+type Subject struct {
+	Change *planv1.Change
+	// Object is what the change is about, as read; nil for a create, and when it
+	// could not be read.
+	Object *connectorv1.Object
+	// Member is the member of an add_member or remove_member.
+	Member *connectorv1.Object
+	// Members are the first members of a create; nil entries could not be read.
+	Members []*connectorv1.Object
+	// Above is every group that the object is in, directly or through others. It
+	// counts for add_member only, and only if AboveKnown.
+	Above      []*connectorv1.Object
+	AboveKnown bool
+	// CreatedHere is true for an object that this agent created.
+	CreatedHere bool
+}
+
+// Checker applies guardrails to one configured connector.
+type Checker struct {
+	g     *Guardrails
+	types map[string]*connectorv1.ObjectType
+	rule  connectorv1.CaseRule
+	pins  map[string]string
+}
+
+// Checker prepares the guardrails for an instance: its declared types and case
+// rule, and the anchors (to rule names) at which protected names were ever seen.
+func (g *Guardrails) Checker(types []*connectorv1.ObjectType, declared connectorv1.CaseRule, pins map[string]string) *Checker {
+	if g == nil {
+		g = &Guardrails{}
+	}
+	c := &Checker{g: g, types: map[string]*connectorv1.ObjectType{}, rule: declared, pins: pins}
+	for _, t := range types {
+		c.types[t.GetName()] = t
+	}
+	switch g.Case {
+	case "exact":
+		c.rule = connectorv1.CaseRule_CASE_RULE_EXACT
+	case "ignore":
+		c.rule = connectorv1.CaseRule_CASE_RULE_IGNORE
+	}
+	return c
+}
+
+// Check returns why the change is not allowed; none means that it is. now is the
+// agent's time, for the length of grants.
+func (c *Checker) Check(s Subject, now time.Time) []Refusal {
+	k := &checking{Checker: c, s: s, kind: s.Change.GetOperation().Kind(), now: now}
+	k.run()
+	return k.refusals
+}
+
+type checking struct {
+	*Checker
+	s        Subject
+	kind     connectorv1.OperationKind
+	now      time.Time
+	refusals []Refusal
+}
+
+func (k *checking) refuse(rule, format string, args ...any) {
+	k.refusals = append(k.refusals, Refusal{Change: k.s.Change.GetId(), Rule: k.g.Alias + "/" + rule, Sentence: fmt.Sprintf(format, args...)})
+}
+
+func (k *checking) run() {
+	op := k.s.Change.GetOperation()
+	typ := op.GetObject().GetType()
+	if k.types[typ] == nil {
+		k.refuse("scope", "%s has no object type %q", k.g.Alias, clean(typ))
+		return
+	}
+	if k.kind == connectorv1.OperationKind_OPERATION_KIND_CREATE {
+		k.create(typ, op.GetCreate())
+		return
+	}
+	o := k.s.Object
+	if o == nil {
+		k.refuse("scope", "the object to %s could not be read, and what cannot be read is not touched", k.kind.Word())
+		return
+	}
+	if o.GetType() != typ {
+		k.refuse("scope", "%s is a %s, not a %s", o.GetName().Text(), clean(o.GetType()), clean(typ))
+		return
+	}
+	k.unprotected(o, k.kind.Word())
+	k.place(o.GetName(), typ)
+	switch action := op.GetAction().(type) {
+	case *connectorv1.Operation_Update:
+		for _, d := range action.Update.GetDeltas() {
+			k.attribute(typ, d.GetAttribute(), d.GetAdd(), o.GetName())
+		}
+	case *connectorv1.Operation_Rename:
+		k.newPlace(o, append([]*connectorv1.Component{action.Rename.GetTo()}, o.GetName().Parent().GetComponents()...))
+	case *connectorv1.Operation_Move:
+		k.newPlace(o, append([]*connectorv1.Component{o.GetName().Leaf()}, action.Move.GetTo()...))
+	case *connectorv1.Operation_Delete:
+		k.nothingProtectedBelow(o)
+	case *connectorv1.Operation_AddMember:
+		k.member(o, k.s.Member)
+		k.above(o)
+	case *connectorv1.Operation_RemoveMember:
+		k.member(o, k.s.Member)
+	case *connectorv1.Operation_SetCredential, *connectorv1.Operation_RevokeCredential:
+		if k.g.Credentials != "any" && !k.s.CreatedHere {
+			k.refuse("credentials", "%s was not created by this agent; credentials: any would allow it", o.GetName().Text())
+		}
+	}
+}
+
+// create checks place, attributes and first members of a new object.
+func (k *checking) create(typ string, create *connectorv1.Create) {
+	name := create.GetName()
+	k.notProtectedName(name, "create")
+	k.place(name, typ)
+	for _, a := range create.GetAttributes() {
+		if !k.naming(name, a) {
+			k.attribute(typ, a.GetName(), a.GetValues(), name)
+		}
+	}
+	if len(create.GetMembers()) == 0 {
+		return
+	}
+	if len(k.s.Members) != len(create.GetMembers()) {
+		k.refuse("scope", "the members of the new %s could not be read", name.Text())
+		return
+	}
+	k.kind = connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER
+	k.place(name, typ)
+	for _, m := range k.s.Members {
+		k.member(&connectorv1.Object{Type: typ, Name: name}, m)
+	}
+}
+
+// naming reports whether the attribute only repeats the object's own component.
+func (k *checking) naming(name *connectorv1.Name, a *connectorv1.Attribute) bool {
+	return len(a.GetValues()) == 1 && slices.ContainsFunc(name.Leaf().GetParts(), func(p *connectorv1.Part) bool {
+		return strings.EqualFold(p.GetType(), a.GetName()) && p.GetValue() == string(a.GetValues()[0])
+	})
+}
+
+func (k *checking) newPlace(o *connectorv1.Object, components []*connectorv1.Component) {
+	name := &connectorv1.Name{Components: components}
+	k.notProtectedName(name, k.kind.Word()+" to")
+	k.nothingProtectedBelow(o)
+	k.place(name, o.GetType())
+}
+
+// place asks that one rule holds the name and allows the operation wholly.
+func (k *checking) place(name *connectorv1.Name, typ string) {
+	var first *Refusal
+	for _, r := range k.g.Scope {
+		if !r.holds(name, typ, k.rule) {
+			continue
+		}
+		why := k.within(r)
+		if why == "" {
+			return
+		}
+		if first == nil {
+			first = &Refusal{Rule: r.Rule, Sentence: fmt.Sprintf("%s: %s", name.Text(), why)}
+		}
+	}
+	if first != nil {
+		k.refuse(first.Rule, "%s", first.Sentence)
+		return
+	}
+	k.refuse("scope", "no scope rule of %s holds %s (%s); add one if it should be in reach", k.g.Alias, name.Text(), clean(typ))
+}
+
+// within says why the rule does not allow the operation, or nothing.
+func (k *checking) within(r ScopeRule) string {
+	if !slices.Contains(r.Operations, operationName(k.kind)) {
+		return fmt.Sprintf("rule %s does not list %s", r.Rule, operationName(k.kind))
+	}
+	if k.kind != connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER {
+		return ""
+	}
+	end := k.s.Change.GetEndsAt()
+	if end == nil {
+		if r.RequireEnd || r.MaxGrant > 0 {
+			return fmt.Sprintf("rule %s takes no membership without an end", r.Rule)
+		}
+		return ""
+	}
+	if longest := time.Duration(r.MaxGrant); longest > 0 && end.AsTime().Sub(k.now) > longest {
+		return fmt.Sprintf("rule %s takes no membership for longer than %v; this one would end at %s", r.Rule, longest, end.AsTime().UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
+// holds reports whether an object of that name and type lies within the rule.
+func (r ScopeRule) holds(name *connectorv1.Name, typ string, rule connectorv1.CaseRule) bool {
+	if !slices.Contains(r.Types, typ) {
+		return false
+	}
+	depth, under := name.Under(r.Base.parsed, rule)
+	if !under {
+		return false
+	}
+	if r.Depth == nil && depth == 0 || r.Depth != nil && (depth > *r.Depth || depth == 0 && *r.Depth != 0) {
+		return false
+	}
+	if r.Match == nil {
+		return true
+	}
+	return slices.ContainsFunc(name.Leaf().GetParts(), func(p *connectorv1.Part) bool {
+		return strings.EqualFold(p.GetType(), r.Match.Part) &&
+			glob(connectorv1.FoldValue(r.Match.Glob, rule), connectorv1.FoldValue(p.GetValue(), rule))
+	})
+}
+
+// inScope reports whether any rule holds the object, whatever it allows.
+func (k *checking) inScope(o *connectorv1.Object) bool {
+	return slices.ContainsFunc(k.g.Scope, func(r ScopeRule) bool { return r.holds(o.GetName(), o.GetType(), k.rule) })
+}
+
+func (k *checking) member(group, m *connectorv1.Object) {
+	if m == nil {
+		k.refuse("scope", "the member of %s could not be read, and who cannot be read is not added or removed", group.GetName().Text())
+		return
+	}
+	k.unprotected(m, k.kind.Word())
+	if !k.inScope(m) {
+		k.refuse("scope", "no scope rule of %s holds the member %s (%s)", k.g.Alias, m.GetName().Text(), clean(m.GetType()))
+	}
+}
+
+// above asks that every group which the group is in may be reached too: who is
+// added to the one is added to all of them.
+func (k *checking) above(group *connectorv1.Object) {
+	if !k.s.AboveKnown {
+		k.refuse("scope", "which groups %s belongs to could not be read, so what a membership grants is not known", group.GetName().Text())
+		return
+	}
+	for _, g := range k.s.Above {
+		k.unprotected(g, "add, through "+group.GetName().Text()+", a member to")
+		if !k.allowsGain(g) {
+			k.refuse("scope", "%s belongs to %s, which no scope rule of %s allows to gain members", group.GetName().Text(), g.GetName().Text(), k.g.Alias)
+		}
+	}
+}
+
+func (k *checking) allowsGain(g *connectorv1.Object) bool {
+	return slices.ContainsFunc(k.g.Scope, func(r ScopeRule) bool {
+		return r.holds(g.GetName(), g.GetType(), k.rule) && k.within(r) == ""
+	})
+}
+
+func (k *checking) unprotected(o *connectorv1.Object, what string) {
+	for i, p := range k.g.Protected {
+		if p.Anchor != "" && p.Anchor == o.GetAnchor() || p.Name.parsed != nil && sameName(p.Name.parsed, o.GetName()) {
+			k.refuse(protectedRule(i), "%s is protected: nothing may %s it", o.GetName().Text(), what)
+			return
+		}
+	}
+	if rule, pinned := k.pins[o.GetAnchor()]; pinned && o.GetAnchor() != "" {
+		k.refuse(rule, "%s is protected, under whatever name: nothing may %s it", o.GetName().Text(), what)
+	}
+}
+
+func (k *checking) notProtectedName(name *connectorv1.Name, what string) {
+	for i, p := range k.g.Protected {
+		if p.Name.parsed != nil && sameName(p.Name.parsed, name) {
+			k.refuse(protectedRule(i), "the name %s is protected: nothing may %s it", name.Text(), what)
+			return
+		}
+	}
+}
+
+// nothingProtectedBelow keeps a protected subject from being moved or deleted
+// together with what it lies under.
+func (k *checking) nothingProtectedBelow(o *connectorv1.Object) {
+	for i, p := range k.g.Protected {
+		if depth, under := p.Name.parsed.Under(o.GetName(), connectorv1.CaseRule_CASE_RULE_IGNORE); p.Name.parsed != nil && under && depth > 0 {
+			k.refuse(protectedRule(i), "%s lies under %s and is protected", p.Name.parsed.Text(), o.GetName().Text())
+		}
+	}
+}
+
+func protectedRule(i int) string { return fmt.Sprintf("protected[%d]", i) }
+
+// PinRule is the rule name under which the anchor of the i-th protected name is
+// remembered.
+func PinRule(i int) string { return protectedRule(i) }
+
+func sameName(a, b *connectorv1.Name) bool {
+	const ignore = connectorv1.CaseRule_CASE_RULE_IGNORE
+	return len(a.GetComponents()) > 0 && a.Key(ignore) == b.Key(ignore)
+}
+
+// attribute checks that an attribute may be written, and each new value.
+func (k *checking) attribute(typ, name string, values [][]byte, of *connectorv1.Name) {
+	declared := k.types[typ].AttributeType(name)
+	if declared == nil || declared.GetSecret() {
+		k.refuse("attributes", "%s: %s has no attribute %q that changes may write", of.Text(), clean(typ), clean(name))
+		return
+	}
+	if danger := k.danger(declared, name, values); danger != "" && !k.g.allowsDangerous(name) {
+		k.refuse("dangerous", "%s: %s; it can grant power by itself and is not named under dangerous", of.Text(), danger)
+	}
+	var rules []AttributeRule
+	for _, r := range k.g.Attributes {
+		if strings.EqualFold(r.Name, name) && (len(r.Types) == 0 || slices.Contains(r.Types, typ)) {
+			rules = append(rules, r)
+		}
+	}
+	if len(rules) == 0 {
+		k.refuse("attributes", "%s: the attribute %s is not listed under attributes", of.Text(), clean(name))
+		return
+	}
+	for _, v := range values {
+		why := ""
+		for _, r := range rules {
+			if why = r.allows(v, declared.GetRule()); why == "" {
+				break
+			}
+		}
+		if why != "" {
+			k.refuse("attributes", "%s: a value of %s %s", of.Text(), clean(name), why)
+		}
+	}
+}
+
+// allows says why a value is outside the rule's limits, or nothing. Values are
+// not repeated: refusals travel further than attributes may.
+func (r AttributeRule) allows(v []byte, rule connectorv1.MatchingRule) string {
+	length := len(v)
+	if utf8.Valid(v) {
+		length = utf8.RuneCount(v)
+	}
+	switch {
+	case !bytes.HasPrefix(v, []byte(r.Prefix)):
+		return fmt.Sprintf("does not begin with %q", r.Prefix)
+	case !bytes.HasSuffix(v, []byte(r.Suffix)):
+		return fmt.Sprintf("does not end with %q", r.Suffix)
+	case r.MaxLength > 0 && length > r.MaxLength:
+		return fmt.Sprintf("is longer than %d characters", r.MaxLength)
+	case r.Pattern.re != nil && !r.Pattern.re.Match(v):
+		return fmt.Sprintf("does not match %q", r.Pattern.source)
+	case len(r.OneOf) > 0 && !slices.ContainsFunc(r.OneOf, func(one string) bool {
+		return bytes.Equal(connectorv1.Canonical(rule, []byte(one)), connectorv1.Canonical(rule, v))
+	}):
+		return "is not one of those listed"
+	}
+	return ""
+}
+
+// clean makes a text that came from outside safe to show.
+func clean(s string) string {
+	return strings.Trim(fmt.Sprintf("%q", s), `"`)
+}

@@ -1,0 +1,177 @@
+package journal
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+)
+
+// Var names a single value that the journal keeps for another part of the agent.
+type Var string
+
+const (
+	// VarPaused holds the reason when `reeve-agent pause` stopped orders.
+	VarPaused Var = "paused"
+	// VarCosigned is the last checkpoint cosigned, a signed note.
+	VarCosigned Var = "cosigned"
+	// VarFrozen holds the reason when the clock jumped forward.
+	VarFrozen Var = "frozen"
+	// VarLeft is set once the agent has left.
+	VarLeft Var = "left"
+)
+
+// Set stores a value; empty removes it.
+func (tx *Tx) Set(name Var, value string) error {
+	if value == "" {
+		return tx.del("vars", rowKey("var", string(name)))
+	}
+	return tx.put("vars", rowKey("var", string(name)), 0, value)
+}
+
+// Get returns a stored value, empty if there is none.
+func (tx *Tx) Get(name Var) (value string, err error) {
+	_, err = tx.get("vars", rowKey("var", string(name)), &value)
+	return value, err
+}
+
+// Get is Tx.Get on its own.
+func (j *Journal) Get(ctx context.Context, name Var) (value string, err error) {
+	err = j.View(ctx, func(tx *Tx) error {
+		value, err = tx.Get(name)
+		return err
+	})
+	return value, err
+}
+
+// SetSnapshot remembers a connector's last snapshot that the control plane holds:
+// its id and, where the connector has one, the cursor to go on from.
+func (tx *Tx) SetSnapshot(connector, snapshot string, cursor []byte) error {
+	return tx.put("vars", rowKey("snapshot", connector), 0, snapshotVar{snapshot, cursor})
+}
+
+type snapshotVar struct {
+	Snapshot string `json:"snapshot"`
+	Cursor   []byte `json:"cursor,omitempty"`
+}
+
+// Snapshot returns what SetSnapshot stored, empty if nothing.
+func (tx *Tx) Snapshot(connector string) (snapshot string, cursor []byte, err error) {
+	var v snapshotVar
+	_, err = tx.get("vars", rowKey("snapshot", connector), &v)
+	return v.Snapshot, v.Cursor, err
+}
+
+// PutObserved remembers the digest of an object as the control plane holds it.
+// These rows are not sealed: the snapshot's set digest shows a wrong one, and the
+// snapshot is then sent anew.
+func (tx *Tx) PutObserved(connector, anchor string, digest [32]byte) error {
+	return tx.exec("INSERT INTO observed (connector, anchor, digest) VALUES ($1, $2, $3) ON CONFLICT (connector, anchor) DO UPDATE SET digest = excluded.digest", connector, anchor, digest[:])
+}
+
+// DropObserved forgets one object, or with an empty anchor all of a connector.
+func (tx *Tx) DropObserved(connector, anchor string) error {
+	if anchor == "" {
+		return tx.exec("DELETE FROM observed WHERE connector = $1", connector)
+	}
+	return tx.exec("DELETE FROM observed WHERE connector = $1 AND anchor = $2", connector, anchor)
+}
+
+// Observed returns the digest remembered of an object.
+func (tx *Tx) Observed(connector, anchor string) (digest [32]byte, found bool, err error) {
+	var raw []byte
+	err = tx.tx.QueryRowContext(tx.ctx, "SELECT digest FROM observed WHERE connector = $1 AND anchor = $2", connector, anchor).Scan(&raw)
+	if errors.Is(err, sql.ErrNoRows) {
+		return digest, false, nil
+	}
+	if err != nil {
+		return digest, false, tx.fail(err)
+	}
+	return digest, copy(digest[:], raw) == len(digest), nil
+}
+
+// ObservedAll returns anchor -> digest of a connector, ascending by anchor.
+func (tx *Tx) ObservedAll(connector string) iter.Seq2[string, [32]byte] {
+	return func(yield func(string, [32]byte) bool) {
+		rows, err := tx.tx.QueryContext(tx.ctx, "SELECT anchor, digest FROM observed WHERE connector = $1 ORDER BY anchor", connector)
+		if err != nil {
+			_ = tx.fail(err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var anchor string
+			var raw sql.RawBytes
+			if err := rows.Scan(&anchor, &raw); err != nil {
+				_ = tx.fail(err)
+				return
+			}
+			var digest [32]byte
+			copy(digest[:], raw)
+			if !yield(anchor, digest) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			_ = tx.fail(err)
+		}
+	}
+}
+
+// KeepEffect keeps an applied receipt (encoded auditv1.Receipt) beside the chain.
+// It is not purged with the spool: what it changed from is what `leave` and
+// offboarding go back to.
+func (tx *Tx) KeepEffect(index uint64, receipt []byte) error {
+	return tx.put("effects", rowKey(fmt.Sprintf("%020d", index)), int64(index), bytes.Clone(receipt))
+}
+
+// Effects returns every kept receipt, oldest first.
+func (tx *Tx) Effects() ([][]byte, error) {
+	rows, err := tx.rows("effects", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]byte, len(rows))
+	for i, r := range rows {
+		out[i] = r.body
+	}
+	return out, nil
+}
+
+// Count returns the number of a connector's observed objects.
+func (tx *Tx) Count(connector string) (n uint64, err error) {
+	if err := tx.tx.QueryRowContext(tx.ctx, "SELECT count(*) FROM observed WHERE connector = $1", connector).Scan(&n); err != nil {
+		return 0, tx.fail(err)
+	}
+	return n, nil
+}
+
+func (tx *Tx) stringMap(table string, first string) (map[string]string, error) {
+	rows, err := tx.rows(table, rowKey(first), 0)
+	if err != nil {
+		return nil, err
+	}
+	prefix := len(rowKey(first))
+	out := make(map[string]string, len(rows))
+	for _, r := range rows {
+		key, err := strconv.Unquote(r.key[prefix : len(r.key)-1])
+		if err != nil {
+			return nil, fmt.Errorf("journal key %q: %w", r.key, err)
+		}
+		var v string
+		if err := decodeRow(r.body, &v); err != nil {
+			return nil, err
+		}
+		out[key] = v
+	}
+	return out, nil
+}
+
+func sortBySequence(orders []Order) {
+	slices.SortFunc(orders, func(a, b Order) int { return cmp.Compare(a.Sequence, b.Sequence) })
+}

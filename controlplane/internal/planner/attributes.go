@@ -1,0 +1,332 @@
+package planner
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/reevehq/reeve/controlplane/internal/policy"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
+)
+
+// createAttributes are the values that a new account is made with: all that
+// policy decides, but references, which are written once both ends exist, and
+// what the name already says.
+func createAttributes(t *target) []*connectorv1.Attribute {
+	var out []*connectorv1.Attribute
+	for _, a := range t.want.Attributes {
+		declared := t.view.types[t.typ].AttributeType(a.Name)
+		if !writable(declared) || a.Authority == policy.Observe || len(a.Values) == 0 ||
+			declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE {
+			continue
+		}
+		values := distinct(declared.GetRule(), a.Values)
+		if named := leafValues(t.name, a.Name); len(named) > 0 {
+			if !declared.GetMultiValued() {
+				continue
+			}
+			values = without(declared.GetRule(), values, named)
+		}
+		if len(values) == 0 || len(values) > 1 && !declared.GetMultiValued() {
+			continue
+		}
+		out = append(out, &connectorv1.Attribute{Name: declared.GetName(), Values: values})
+	}
+	slices.SortFunc(out, func(a, b *connectorv1.Attribute) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return out
+}
+
+func writable(t *connectorv1.AttributeType) bool {
+	return t != nil && !t.GetReadOnly() && !t.GetSecret()
+}
+
+// delta is one attribute's difference and what must still hold when it is
+// written.
+type delta struct {
+	*connectorv1.ValueDelta
+	expect    *connectorv1.Assertion
+	dependsOn []string
+	// freed is true when a reference to be removed is to an object that this plan
+	// deletes, and that may have to go before what is added can come.
+	freed bool
+}
+
+// attributes plans the values of one account. Values whose targets this plan
+// creates wait in a change of their own, so that nothing else waits with them.
+func (p *plan) attributes(w *wanted) {
+	if w.leaving || p.leavers[w.identity] {
+		// A leaver's source record may be gone; its values say nothing.
+		return
+	}
+	var now, later []delta
+	split := false
+	seen := map[string]bool{}
+	for _, a := range w.want.Attributes {
+		declared := w.view.types[w.typ].AttributeType(a.Name)
+		hold := func(sentence string) {
+			p.find(FindingHeld, w.want.Connector, w.label(), w.identity, "Attribute "+strconv.Quote(a.Name)+" "+sentence)
+		}
+		switch {
+		case a.Authority == policy.Observe:
+			continue
+		case !writable(declared):
+			hold("cannot be written: the connector does not declare it as writable on this type. Change the mapping.")
+			continue
+		case seen[declared.GetName()]:
+			hold("is mapped twice; the first mapping counts.")
+			continue
+		}
+		seen[declared.GetName()] = true
+		reference := declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE
+		if w.obj == nil && !reference || w.obj != nil && a.Authority == policy.Initial {
+			if w.obj == nil && len(a.Values) > 1 && !declared.GetMultiValued() {
+				hold("takes one value and policy gives several; change the mapping.")
+			}
+			continue
+		}
+		d, ok := delta{}, false
+		if reference {
+			d, ok = p.referenceDelta(w, &a, declared, hold)
+		} else {
+			d, ok = w.valueDelta(&a, declared, hold)
+		}
+		switch {
+		case !ok:
+		case len(d.dependsOn) > 0 && d.freed:
+			first := delta{ValueDelta: &connectorv1.ValueDelta{Attribute: d.GetAttribute(), RemoveRefs: d.GetRemoveRefs()}}
+			d.RemoveRefs = nil
+			if !declared.GetMultiValued() {
+				d.expect = expectUnset(declared, nil)
+			}
+			now, later, split = append(now, first), append(later, d), true
+		case len(d.dependsOn) > 0:
+			later = append(later, d)
+		default:
+			now = append(now, d)
+		}
+	}
+	first := p.update(w, now, "")
+	if !split {
+		first = ""
+	}
+	p.update(w, later, first)
+}
+
+func (p *plan) update(w *wanted, deltas []delta, after string) string {
+	if len(deltas) == 0 {
+		return ""
+	}
+	slices.SortFunc(deltas, func(a, b delta) int { return strings.Compare(a.GetAttribute(), b.GetAttribute()) })
+	op := &connectorv1.Operation{}
+	update := &connectorv1.Update{}
+	depends := []string{w.target.create, after}
+	removal := planv1.Removal_REMOVAL_VALUE
+	for _, d := range deltas {
+		update.Deltas = append(update.Deltas, d.ValueDelta)
+		if d.expect != nil {
+			op.Expect = append(op.Expect, d.expect)
+		}
+		if len(d.GetAdd())+len(d.GetAddRefs()) > 0 {
+			removal = planv1.Removal_REMOVAL_UNSPECIFIED
+		}
+		depends = append(depends, d.dependsOn...)
+	}
+	op.Action = &connectorv1.Operation_Update{Update: update}
+	c := p.of(w.target, w.identity, op)
+	c.Removal = removal
+	return p.add(c, levelValues, depends...).GetId()
+}
+
+// valueDelta compares an existing account's values with the wanted ones.
+func (w *wanted) valueDelta(a *policy.DesiredAttribute, t *connectorv1.AttributeType, hold func(string)) (delta, bool) {
+	rule := t.GetRule()
+	want, have := distinct(rule, a.Values), w.obj.Attribute(t.GetName())
+	d := &connectorv1.ValueDelta{Attribute: t.GetName()}
+	if !t.GetMultiValued() {
+		if len(want) > 1 {
+			hold("takes one value and policy gives several; change the mapping.")
+			return delta{}, false
+		}
+		if len(leafValues(w.obj.GetName(), t.GetName())) > 0 || connectorv1.SameValues(rule, want, have) ||
+			!w.mayReplace(a.Authority, t, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
+			return delta{}, false
+		}
+		d.Remove, d.Add = have, want
+		return delta{ValueDelta: d, expect: expectUnset(t, have)}, true
+	}
+	named := append(leafValues(w.obj.GetName(), t.GetName()), leafValues(w.name, t.GetName())...)
+	d.Add = without(rule, without(rule, want, have), named)
+	d.Remove = without(rule, w.removable(a.Authority, t, have), append(slices.Clone(want), named...))
+	if !w.view.complete() {
+		d.Remove = nil
+	}
+	if len(d.Remove) == len(have) && len(d.Add) == 0 && len(have) > 0 && t.GetRequired() {
+		hold("cannot be left without a value; fill it in the source.")
+		return delta{}, false
+	}
+	return delta{ValueDelta: d}, len(d.Add)+len(d.Remove) > 0
+}
+
+// referenceDelta is valueDelta for attributes that name other objects.
+func (p *plan) referenceDelta(w *wanted, a *policy.DesiredAttribute, t *connectorv1.AttributeType, hold func(string)) (delta, bool) {
+	out := delta{ValueDelta: &connectorv1.ValueDelta{Attribute: t.GetName()}}
+	var want [][]byte
+	add := map[string]*connectorv1.ObjectRef{}
+	for _, identity := range a.Refs {
+		to := p.targets[targetKey{w.want.Connector, identity, w.want.Purpose}]
+		if to == nil {
+			to = p.targets[targetKey{w.want.Connector, identity, "normal"}]
+		}
+		if to == nil || to.leaving || to.obj == nil && to.create == "" {
+			hold("names identity " + strconv.Quote(identity) + ", who has no account here yet; it is written once there is one.")
+			return delta{}, false
+		}
+		value := to.create
+		if to.obj != nil {
+			value = string(anchorValue(to.obj.GetAnchor()))
+		}
+		want = append(want, []byte(value))
+		add[value] = to.ref()
+	}
+	want = distinctBytes(connectorv1.MatchingRule_MATCHING_RULE_EXACT, want)
+	var have [][]byte
+	if w.obj != nil {
+		have = w.view.values(w.obj, t.GetName())
+	}
+	if !t.GetMultiValued() && len(want) > 1 {
+		hold("takes one value and policy gives several; change the mapping.")
+		return delta{}, false
+	}
+	remove := w.removable(a.Authority, t, have)
+	if !t.GetMultiValued() {
+		if connectorv1.SameValues(t.GetRule(), want, have) || !w.mayReplace(a.Authority, t, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
+			return delta{}, false
+		}
+		remove, out.expect = have, expectUnset(t, have)
+	} else if !w.view.complete() {
+		remove = nil
+	}
+	for _, v := range without(t.GetRule(), remove, want) {
+		anchor, known := strings.CutPrefix(string(v), anchorPrefix)
+		if !known {
+			hold("holds a reference to an object that is not observed, which cannot be taken away; remove it by hand.")
+			return delta{}, false
+		}
+		out.freed = out.freed || w.view.leaving[anchor]
+		out.RemoveRefs = append(out.RemoveRefs, &connectorv1.ObjectRef{Type: w.view.anchors[anchor].GetType(), Anchor: anchor})
+	}
+	for _, v := range without(t.GetRule(), want, have) {
+		ref := add[string(v)]
+		out.AddRefs = append(out.AddRefs, ref)
+		if ref.GetChange() != "" {
+			out.dependsOn = append(out.dependsOn, ref.GetChange())
+		}
+	}
+	return out, len(out.AddRefs)+len(out.RemoveRefs) > 0
+}
+
+// mayReplace decides whether the single value there may be written over: always
+// where policy enforces; where it adds, only an unset one or Reeve's own.
+func (w *wanted) mayReplace(authority policy.Authority, t *connectorv1.AttributeType, have [][]byte) bool {
+	if authority == policy.Enforce || len(have) == 0 {
+		return true
+	}
+	if authority != policy.Additive {
+		return false
+	}
+	e := w.valueEntry(t, "")
+	return e != nil && !e.Diverged && len(e.Before) == 0 && connectorv1.SameValues(t.GetRule(), e.Last, have)
+}
+
+// mayEmpty refuses to take the only value of an attribute where one is needed,
+// or where the snapshot is no ground to take anything.
+func (w *wanted) mayEmpty(t *connectorv1.AttributeType, hold func(string)) bool {
+	if t.GetRequired() {
+		hold("cannot be left without a value; fill it in the source.")
+		return false
+	}
+	return w.view.complete()
+}
+
+// removable are the values of a multi-valued attribute that may go if policy
+// does not want them: all where it enforces, else those Reeve added.
+func (w *wanted) removable(authority policy.Authority, t *connectorv1.AttributeType, have [][]byte) [][]byte {
+	switch authority {
+	case policy.Enforce:
+		return have
+	case policy.Additive:
+		var own [][]byte
+		for _, v := range have {
+			e := w.valueEntry(t, string(connectorv1.Canonical(t.GetRule(), v)))
+			if e != nil && len(e.Before) == 0 && len(e.Last) > 0 {
+				own = append(own, v)
+			}
+		}
+		return own
+	default:
+		return nil
+	}
+}
+
+func (w *wanted) valueEntry(t *connectorv1.AttributeType, value string) *Entry {
+	if w.obj == nil {
+		return nil
+	}
+	return w.view.entry(w.obj.GetAnchor(), func(e *Entry) bool {
+		return e.Item == ItemAttribute && strings.EqualFold(e.Attribute, t.GetName()) && e.Value == value
+	})
+}
+
+// expectUnset asserts what adding a first value does not assert by itself.
+func expectUnset(t *connectorv1.AttributeType, have [][]byte) *connectorv1.Assertion {
+	if len(have) > 0 {
+		return nil
+	}
+	return &connectorv1.Assertion{Attribute: t.GetName()}
+}
+
+// leafValues are the values that the object's own component gives an attribute.
+// They change by rename only.
+func leafValues(n *connectorv1.Name, attribute string) [][]byte {
+	var out [][]byte
+	for _, part := range n.Leaf().GetParts() {
+		if strings.EqualFold(part.GetType(), attribute) {
+			out = append(out, []byte(part.GetValue()))
+		}
+	}
+	return out
+}
+
+func distinct(rule connectorv1.MatchingRule, values []string) [][]byte {
+	list := make([][]byte, len(values))
+	for i, v := range values {
+		list[i] = []byte(v)
+	}
+	return distinctBytes(rule, list)
+}
+
+// distinctBytes drops values that are the same under the rule and sorts.
+func distinctBytes(rule connectorv1.MatchingRule, values [][]byte) [][]byte {
+	var out [][]byte
+	for _, v := range values {
+		if !connectorv1.HasValue(rule, out, v) {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, bytes.Compare)
+	return out
+}
+
+// without returns the values that are not among others under the rule, sorted.
+func without(rule connectorv1.MatchingRule, values, others [][]byte) [][]byte {
+	var out [][]byte
+	for _, v := range values {
+		if !connectorv1.HasValue(rule, others, v) {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, bytes.Compare)
+	return out
+}
