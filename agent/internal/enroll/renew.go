@@ -82,7 +82,7 @@ func (a *Attestor) request() (svid.Request, error) {
 	if err != nil && !missing(err) {
 		return svid.Request{}, err
 	}
-	if false {
+	if f.PendingKey != "" {
 		key, err := keys.ParseTLSPrivate([]byte(f.PendingKey))
 		if err != nil {
 			return svid.Request{}, err

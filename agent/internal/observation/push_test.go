@@ -124,6 +124,14 @@ func TestDeltasAddUp(t *testing.T) {
 				cp.Do(func() { cp.CutPushing = 1 })
 			}
 			before := b.snapshot
+			earlier := map[string]bool{}
+			cp.Do(func() {
+				if held := cp.Snapshots["hr"]; held != nil && held.ID == before {
+					for anchor := range held.Objects {
+						earlier[anchor] = true
+					}
+				}
+			})
 			r, err := observation.Push(context.Background(), c, s, b, time.Now)
 			cp.Do(func() { cp.CutPushing = 0 })
 			if err != nil {
@@ -161,6 +169,11 @@ func TestDeltasAddUp(t *testing.T) {
 			for _, anchor := range seen {
 				if model[anchor] != s.objects[anchor] {
 					rt.Fatalf("%s is %q, held %q", anchor, s.objects[anchor], model[anchor])
+				}
+			}
+			for anchor := range earlier {
+				if _, held := model[anchor]; !held && !r.Complete {
+					rt.Fatalf("%s was removed by a read that was not complete", anchor)
 				}
 			}
 			if r.Complete && len(model) != len(s.objects) {

@@ -18,7 +18,7 @@ const maxMessage = 16 << 20
 // connects at the first call.
 //
 // An idle agent must cost the control plane little, and itself too: without a
-// read buffer and with write buffers shared, a connection holds next to nothing
+// read buffer a connection holds little
 // between heartbeats. Keepalive is rarer than gRPC servers allow by default; it
 // also sets TCP_USER_TIMEOUT, by which a heartbeat into a dead network ends the
 // connection after 20 s.
@@ -26,7 +26,6 @@ func NewConn(address string, config *tls.Config) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithReadBufferSize(0),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 310 * time.Second, Timeout: 20 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 10 * time.Second}),
