@@ -80,14 +80,13 @@ func clear(dir string) error {
 
 type story struct {
 	*shell
-	estate       *estate
-	address      string
-	agent        int // index in runs
-	helpdesk     *age.X25519Identity
-	msp          *age.X25519Identity
-	pin          string
-	before       map[string]string
-	outsideEdits []string
+	estate   *estate
+	address  string
+	agent    int // index in runs
+	helpdesk *age.X25519Identity
+	msp      *age.X25519Identity
+	pin      string
+	before   map[string]string
 }
 
 func freePort() (string, error) {

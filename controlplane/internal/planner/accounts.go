@@ -244,7 +244,13 @@ func credentialKind(a *policy.Account) string {
 func (p *plan) undesired(v *view) {
 	for _, anchor := range keysOf(v.links) {
 		l, obj := v.links[anchor], v.anchors[anchor]
-		if obj == nil || p.wants(v, l) || !v.created(anchor) || obj.GetEnablement() != connectorv1.Enablement_ENABLEMENT_ENABLED {
+		if obj == nil || p.wants(v, l) || obj.GetEnablement() != connectorv1.Enablement_ENABLEMENT_ENABLED {
+			continue
+		}
+		// A rule that fails for one person must not keep that person's access alive
+		// once they left, nor take it while they are there.
+		gone := p.unjudged[l.Identity] && (p.leavers[l.Identity] || p.suspended[l.Identity])
+		if !gone && (p.unjudged[l.Identity] || !v.created(anchor)) {
 			continue
 		}
 		if !v.complete() || !v.types[obj.GetType()].Allows(connectorv1.OperationKind_OPERATION_KIND_DISABLE) {
@@ -255,6 +261,9 @@ func (p *plan) undesired(v *view) {
 		c := p.on(v, obj, &connectorv1.Operation{Action: &connectorv1.Operation_Disable{Disable: &connectorv1.Disable{}}})
 		c.Identity, c.Removal, c.Cause = l.Identity, planv1.Removal_REMOVAL_DISABLE, planv1.Cause_CAUSE_MSP
 		c.Reason = "no role or grant asks for the account any more"
+		if gone {
+			c.Cause, c.Reason = planv1.Cause_CAUSE_CLIENT, "the person has left or is suspended, and policy could not be evaluated for them"
+		}
 		if e := v.itemEntry(anchor, ItemExists); e != nil {
 			c.Cause, c.Rule = e.Cause, e.Rule
 		}

@@ -39,6 +39,15 @@ type Input struct {
 	// Leavers and Suspended are the identities in those states, sorted. No new
 	// account is made for them, and only their removals are urgent.
 	Leavers, Suspended []string
+	// Unjudged are identities whose desired state could not be derived: what they
+	// have is left as it is, but accounts of those who left or are suspended are
+	// disabled all the same. They have no Desired.
+	Unjudged []Unjudged
+}
+
+// Unjudged is an identity and why policy could not be evaluated for it.
+type Unjudged struct {
+	Identity, Why string
 }
 
 // Mode is how far the client lets a connector go.

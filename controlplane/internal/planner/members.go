@@ -230,6 +230,9 @@ func (p *plan) unseat(v *view, g *governed) {
 		if link != nil {
 			identity = link.Identity
 		}
+		if p.unjudged[identity] && !p.leavers[identity] {
+			continue
+		}
 		t := p.targets[targetKey{v.conn.Alias, identity, link.purpose()}]
 		cause, rule, reason := planv1.Cause_CAUSE_MSP, "", ""
 		switch {

@@ -53,6 +53,7 @@ type plan struct {
 	entitlements map[string]*policy.Entitlement
 	leavers      map[string]bool
 	suspended    map[string]bool
+	unjudged     map[string]bool
 	desired      map[string]*policy.Desired
 
 	changes   map[string]*planv1.Change
@@ -67,8 +68,12 @@ type plan struct {
 func begin(in Input) (*plan, error) {
 	p := &plan{
 		in: sorted(in), views: map[string]*view{}, entitlements: map[string]*policy.Entitlement{},
-		leavers: setOf(in.Leavers), suspended: setOf(in.Suspended), desired: map[string]*policy.Desired{},
+		leavers: setOf(in.Leavers), suspended: setOf(in.Suspended), unjudged: map[string]bool{}, desired: map[string]*policy.Desired{},
 		changes: map[string]*planv1.Change{}, losses: map[string]loss{}, targets: map[targetKey]*target{},
+	}
+	for _, u := range in.Unjudged {
+		p.unjudged[u.Identity] = true
+		p.find(FindingHeld, "", u.Identity, u.Identity, "Policy could not be evaluated and what this identity has stays as it is: "+u.Why+".")
 	}
 	for i := range p.in.Connectors {
 		c := &p.in.Connectors[i]

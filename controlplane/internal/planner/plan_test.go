@@ -117,6 +117,23 @@ func TestPlan(t *testing.T) {
 			}), role("files/rw"))}
 			return in
 		}, changes: []string{"create uid=anna", "add member uid=anna", "set credential uid=anna", "enable uid=anna"}},
+		{name: "whom policy cannot be evaluated for keeps what they have", in: func() Input {
+			in := tenant(account("anna"), team("files", "anna"))
+			in.Entitlements = []policy.Entitlement{entitlement}
+			in.Links = []Link{link("1", "anna")}
+			in.Links[0].Created = true
+			in.Ledger = []Entry{{Connector: "ad", Type: "team", Anchor: "g-files", Item: ItemMember, Member: "a-anna",
+				Before: [][]byte{[]byte("false")}, Last: [][]byte{[]byte("true")}, Cause: planv1.Cause_CAUSE_CLIENT, Identity: "1"}}
+			in.Unjudged = []Unjudged{{Identity: "1", Why: "her login cannot be seen"}}
+			return in
+		}, finding: FindingHeld, says: "cannot be seen"},
+		{name: "but not their access once they left", in: func() Input {
+			in := tenant(account("anna"))
+			in.Links = []Link{link("1", "anna")}
+			in.Leavers = []string{"1"}
+			in.Unjudged = []Unjudged{{Identity: "1", Why: "her login cannot be seen"}}
+			return in
+		}, changes: []string{"disable uid=anna"}},
 		{name: "before the start date the account stays disabled", in: func() Input {
 			in := tenant()
 			in.Desired = []policy.Desired{wants("1", "anna", func(a *policy.Account) { a.Enabled = false })}

@@ -19,10 +19,6 @@ import (
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
-// celBudget bounds the evaluations of one plan, in CEL cost units: enough for a
-// million evaluations of rules of usual size.
-const celBudget = 2_000_000_000
-
 // estate is a tenant's connectors with the objects of their current snapshots.
 type estate struct {
 	connectors []inventory.Connector
@@ -175,7 +171,8 @@ func (s *Service) input(t tx.Tx, tenant string, purpose planv1.Purpose, asOf tim
 
 // desire evaluates policy for everybody it may speak of.
 func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) error {
-	metered := program.Metered(policy.NewAllowance(celBudget))
+	allowance := policy.NewAllowance(policy.PlanCost)
+	metered := program.Metered(allowance)
 	grants, err := s.Grants.List(t, in.Tenant, "", 0)
 	if err != nil {
 		return err
@@ -202,10 +199,16 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 			name = grant.MSPPrefix + strings.TrimPrefix(subject.ID, guestPrefix)
 		}
 		d, err := metered.Desired(subject, byIdentity[name], in.AsOf)
-		if err != nil {
+		switch {
+		case errors.Is(err, policy.ErrCost) && allowance.Spent() > policy.PlanCost:
+			// Going on would judge people by the order they come in.
 			return fmt.Errorf("desired state of identity %s: %w", subject.ID, err)
+		case err != nil:
+			in.Unjudged = append(in.Unjudged, planner.Unjudged{Identity: subject.ID, Why: err.Error()})
+			s.Log.Warn("policy could not be evaluated for an identity", "tenant", in.Tenant, "identity", subject.ID, "error", err)
+		default:
+			in.Desired = append(in.Desired, d)
 		}
-		in.Desired = append(in.Desired, d)
 		switch subject.State {
 		case policy.StateLeaver:
 			in.Leavers = append(in.Leavers, subject.ID)

@@ -49,7 +49,12 @@ func (Store) Object(t tx.Tx, tenant, connector, anchor string) ([]planner.Entry,
 
 // Written implements ledger.Store.
 func (Store) Written(t tx.Tx, tenant, connector string, before time.Time) ([]planner.Entry, error) {
-	return list(t, `WHERE tenant = $1 AND connector = $2 AND written < $3`+order, tenant, connector, before.UnixMicro())
+	// The layers of an item are judged together or not at all.
+	return list(t, `WHERE tenant = $1 AND connector = $2 AND NOT EXISTS (
+		SELECT 1 FROM ledger newer
+		WHERE newer.tenant = ledger.tenant AND newer.connector = ledger.connector AND newer.anchor = ledger.anchor AND newer.item = ledger.item
+		  AND newer.attribute = ledger.attribute AND newer.value = ledger.value AND newer.member = ledger.member AND newer.written >= $3)`+order,
+		tenant, connector, before.UnixMicro())
 }
 
 // Identity implements ledger.Store.
