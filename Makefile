@@ -13,7 +13,7 @@ LDFLAGS  := -s -w -X github.com/reevehq/reeve/controlplane.Version=$(VERSION) \
 TOOLS    := $(abspath $(BIN)/tools)
 TARGETS  := linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: demo test build setup race fuzz bench lint generate check-generated cross tools clean
+.PHONY: demo test build setup race fuzz bench lint baseline generate check-generated cross tools clean
 
 ## demo: build, run the whole job on embedded defaults, show what happened
 demo: build
@@ -52,7 +52,11 @@ cross:
 lint: tools
 	@test -z "$$(gofmt -l agent controlplane pki plugins proto test | tee /dev/stderr)" || { echo 'run gofmt -w on these files'; exit 1; }
 	$(TOOLS)/golangci-lint run ./...
-	cd proto && $(TOOLS)/buf lint
+	cd proto && $(TOOLS)/buf lint && $(TOOLS)/buf breaking --against baseline.binpb
+
+## baseline: what the contracts of the next release may not break; run at a release
+baseline: tools
+	cd proto && $(TOOLS)/buf build --exclude-source-info -o baseline.binpb
 
 ## generate: Go, gRPC, REST and OpenAPI from the contracts
 generate: tools

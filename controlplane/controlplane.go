@@ -166,9 +166,10 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, now fun
 	})
 
 	// What comes back.
+	about := &planned{Service: p.dispatch, objects: inventorystore.Store{}, orders: dispatchstore.Store{}}
 	p.intake = intake.New(intake.Config{
 		DB: db, Store: intakestore.Store{}, Log: records, Enrollment: enrolled, Ledger: written,
-		Plans: planned{Service: p.dispatch, objects: inventorystore.Store{}}, Receivers: []intake.Receiver{receipts{p.dispatch}},
+		Plans: about, Receivers: []intake.Receiver{receipts{p.dispatch, about}},
 		TrustDomain: c.TrustDomain, Logger: logger,
 	})
 

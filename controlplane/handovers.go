@@ -18,6 +18,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
@@ -161,9 +162,15 @@ func (e epochs) Epoch(t tx.Tx, tenant, agent string) (uint64, error) {
 }
 
 // receipts hands records from intake to dispatch.
-type receipts struct{ dispatch *dispatch.Service }
+type receipts struct {
+	dispatch *dispatch.Service
+	planned  *planned
+}
 
 func (r receipts) Received(t tx.Tx, rec intake.Record) error {
+	if receipt := rec.Body.GetReceipt(); receipt != nil {
+		r.planned.keys.learn(rec.Tenant, receipt)
+	}
 	return r.dispatch.Received(t, rec.Tenant, rec.Agent, rec.Entry, rec.Body, rec.Header.GetType())
 }
 
@@ -171,13 +178,18 @@ func (r receipts) Received(t tx.Tx, rec intake.Record) error {
 type planned struct {
 	*dispatch.Service
 	objects inventory.Store
+	orders  dispatch.Store
+	keys    keyIndex
 }
 
-func (p planned) Look(t tx.Tx, tenant, connector, objectType string) (planner.Look, error) {
+func (p *planned) Look(t tx.Tx, tenant, connector, objectType string) (planner.Look, error) {
 	c, err := p.objects.Connector(t, tenant, connector)
-	if err != nil {
+	if errors.Is(err, inventory.ErrNotFound) {
 		// A receipt for a connector nobody knows moves nothing by type.
-		return planner.Look{}, nil //nolint:nilerr // see above
+		return planner.Look{}, nil
+	}
+	if err != nil {
+		return planner.Look{}, err
 	}
 	var look planner.Look
 	for _, typ := range c.State.GetTypes() {
@@ -185,34 +197,75 @@ func (p planned) Look(t tx.Tx, tenant, connector, objectType string) (planner.Lo
 			look.Type = typ
 		}
 	}
-	// Only references to other objects need the index, so it is made when asked.
-	var index map[string]string
 	look.Resolve = func(key string) string {
-		if index == nil {
-			index = p.index(t, c)
-		}
-		return index[key]
+		return p.keys.of(c, func() (map[string]string, error) { return p.index(t, c) })[key]
 	}
 	return look, nil
 }
 
-// index maps link keys to anchors; a key that two objects claim maps to none.
-func (p planned) index(t tx.Tx, c inventory.Connector) map[string]string {
+// index maps link keys to anchors, as last observed and as made since by orders
+// that have not ended. A key that two objects claim maps to none.
+func (p *planned) index(t tx.Tx, c inventory.Connector) (map[string]string, error) {
 	index := map[string]string{}
-	objects, err := inventory.Objects(t, p.objects, c)
-	if err != nil {
-		return index
-	}
-	for _, o := range objects {
-		for _, key := range o.GetKeys() {
-			if _, taken := index[key]; taken {
-				index[key] = ""
-				continue
+	put := func(anchor string, keys []string) {
+		for _, key := range keys {
+			if other, taken := index[key]; taken && other != anchor {
+				anchor = ""
 			}
-			index[key] = o.GetAnchor()
+			index[key] = anchor
 		}
 	}
-	return index
+	objects, err := inventory.Objects(t, p.objects, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		put(o.GetAnchor(), o.GetKeys())
+	}
+	made, err := p.orders.OfOpenOrders(t, c.Tenant, c.Alias)
+	for _, r := range made {
+		put(r.Receipt.GetAnchor(), r.Receipt.GetAfter().GetKeys())
+	}
+	return index, err
+}
+
+// keyIndex keeps the index of the connector whose receipts come in now: many
+// receipts of one batch ask for it, and only references to other objects do.
+type keyIndex struct {
+	mu      sync.Mutex
+	tenant  string
+	alias   string
+	current int64
+	keys    map[string]string
+}
+
+func (k *keyIndex) of(c inventory.Connector, make func() (map[string]string, error)) map[string]string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil || k.tenant != c.Tenant || k.alias != c.Alias || k.current != c.Current {
+		keys, err := make()
+		if err != nil {
+			return nil
+		}
+		k.tenant, k.alias, k.current, k.keys = c.Tenant, c.Alias, c.Current, keys
+	}
+	return k.keys
+}
+
+// learn adds what a receipt shows of an object that is not observed yet.
+func (k *keyIndex) learn(tenant string, r *auditv1.Receipt) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil || k.tenant != tenant || k.alias != r.GetConnector() {
+		return
+	}
+	for _, key := range r.GetAfter().GetKeys() {
+		if other, taken := k.keys[key]; taken && other != r.GetAnchor() {
+			k.keys[key] = ""
+			continue
+		}
+		k.keys[key] = r.GetAnchor()
+	}
 }
 
 // zones tells schedules a tenant's time zone.

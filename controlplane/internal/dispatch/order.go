@@ -58,6 +58,9 @@ type Store interface {
 	PutReceipt(t tx.Tx, tenant, plan string, r Receipt) error
 	// Receipts sorted by change.
 	Receipts(t tx.Tx, plan string) ([]Receipt, error)
+	// OfOpenOrders returns the receipts of a connector's changes in orders that have
+	// not ended.
+	OfOpenOrders(t tx.Tx, tenant, connector string) ([]Receipt, error)
 	// Find returns the receipts of a tenant's change over all plans, newest last.
 	Find(t tx.Tx, tenant, change string) ([]Receipt, error)
 }

@@ -32,7 +32,11 @@ func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	at := slog.LevelDebug
 	switch level {
 	case hclog.Info:
-		at = slog.LevelInfo
+		// Without a name it is go-plugin that speaks: of processes coming and
+		// going, which the host tells better.
+		if l.name != "" {
+			at = slog.LevelInfo
+		}
 	case hclog.Warn:
 		at = slog.LevelWarn
 	case hclog.Error:

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -102,6 +103,15 @@ func (Store) PutReceipt(t tx.Tx, tenant, plan string, r dispatch.Receipt) error 
 // Receipts implements dispatch.Store.
 func (Store) Receipts(t tx.Tx, plan string) ([]dispatch.Receipt, error) {
 	return tx.Collect(t, scanReceipt, `SELECT change, entry, receipt FROM change_receipt WHERE plan = $1 ORDER BY change`, plan)
+}
+
+// OfOpenOrders implements dispatch.Store.
+func (Store) OfOpenOrders(t tx.Tx, tenant, connector string) ([]dispatch.Receipt, error) {
+	all, err := tx.Collect(t, scanReceipt, `
+		SELECT change, entry, receipt FROM change_receipt
+		WHERE tenant = $1 AND plan IN (SELECT plan FROM dispatch_order WHERE tenant = $1 AND state IN ('waiting', 'fetched'))
+		ORDER BY entry`, tenant)
+	return slices.DeleteFunc(all, func(r dispatch.Receipt) bool { return r.Receipt.GetConnector() != connector }), err
 }
 
 // Find implements dispatch.Store.

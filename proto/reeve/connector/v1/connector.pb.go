@@ -2071,7 +2071,8 @@ func (*WatchResponse) Descriptor() ([]byte, []int) {
 }
 
 // ObjectRef names an object to read or to act on: exactly one of anchor, change
-// and name is set.
+// and name is set. The object of a create has none of them, only its type: its
+// name stands in Create.
 type ObjectRef struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Type   string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
