@@ -50,7 +50,6 @@ type agent struct {
 
 	mu       sync.Mutex
 	observed []string
-	got      []string
 	roots    *statedir.Roots
 }
 

@@ -128,6 +128,6 @@ func (a *app) fail(err error) int {
 			}
 		}
 	}
-	out.flush()
+	_ = out.flush() // there is nowhere left to say that saying failed
 	return code
 }

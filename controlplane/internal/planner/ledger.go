@@ -191,9 +191,9 @@ func (w *writer) write(x written) {
 	}
 	own, other := w.find(x, w.cause), w.find(x, otherCause(w.cause))
 	client := w.cause == planv1.Cause_CAUSE_CLIENT
-	next, have := Entry{}, own >= 0
+	var next Entry
 	switch {
-	case have:
+	case own >= 0:
 		next = w.entries[own]
 		// A client's value under one of the MSP's is not overwritten by others as
 		// long as the MSP's still shows.
@@ -203,16 +203,15 @@ func (w *writer) write(x written) {
 		}
 	case other >= 0 && (client || x.item == ItemMember && isTrue(x.pre) && isTrue(x.post)):
 		// The other cause's reason ends with this write.
-		next, have = w.entries[other], true
+		next = w.entries[other]
 		if next.Diverged || !x.same(x.pre, next.Last) {
 			next.Before, next.BeforeName = x.pre, x.preName
 		}
 		w.entries = slices.Delete(w.entries, other, other+1)
-		own, other = -1, -1
 	case x.same(x.pre, x.post):
 		return
 	default:
-		next, have = Entry{Before: x.pre, BeforeName: x.preName}, true
+		next = Entry{Before: x.pre, BeforeName: x.preName}
 	}
 	next.Last, next.LastName, next.Diverged = x.post, x.postName, false
 	w.stamp(&next, x)

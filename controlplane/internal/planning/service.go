@@ -96,8 +96,12 @@ func (s *Service) refresh(t tx.Tx, tenantID string) (estate, error) {
 	if err := s.reconcile(t, tenantID, zone, e); err != nil {
 		return e, err
 	}
+	unrecorded, err := s.unrecorded(t, tenantID)
+	if err != nil {
+		return e, err
+	}
 	for _, c := range e.connectors {
-		if c.Source() || !c.Header.GetComplete() {
+		if c.Source() || !c.Header.GetComplete() || unrecorded[c.Alias] {
 			continue
 		}
 		if err := s.Ledger.Settle(t, tenantID, connector(c, e.objects[c.Alias]), c.Header.GetObservedAt().AsTime()); err != nil {
@@ -107,6 +111,32 @@ func (s *Service) refresh(t tx.Tx, tenantID string) (estate, error) {
 	// Reconciling may have suspended a source.
 	e.connectors, err = s.Inventory.Connectors(t, tenantID)
 	return e, err
+}
+
+// unrecorded are the connectors on which a plan is under way. A snapshot may show
+// what it did before the receipts come, and would be taken for somebody else's
+// doing; once the order's end is on record every receipt is in the ledger.
+func (s *Service) unrecorded(t tx.Tx, tenantID string) (map[string]bool, error) {
+	plans, err := s.Store.Plans(t, tenantID, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	aliases := map[string]bool{}
+	for _, p := range plans {
+		if p.Phase != operatorv1.PlanState_PHASE_RUNNING {
+			continue
+		}
+		manifest := new(planv1.Manifest)
+		if err := planv1.Decode(p.Manifest, manifest); err != nil {
+			return nil, fmt.Errorf("manifest of plan %s: %w", p.ID, err)
+		}
+		for _, audience := range manifest.GetAudiences() {
+			for _, alias := range audience.GetConnectors() {
+				aliases[alias] = true
+			}
+		}
+	}
+	return aliases, nil
 }
 
 // Preview derives what a plan of that purpose would be and keeps nothing.
