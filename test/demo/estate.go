@@ -23,6 +23,8 @@ func (p person) line() string {
 type estate struct {
 	dir    string
 	people []person
+	// corp is nil where no slapd is installed.
+	corp *directory
 }
 
 func (e *estate) hr() string     { return filepath.Join(e.dir, "hr", "staff.csv") }
@@ -160,6 +162,10 @@ func (e *estate) agentConfig(state, controlPlane, pin, recipient, mspRecipient, 
         day: {losing_access: 20}
 `, alias, mode, settings, types, attributes)
 	}
+	corp := ""
+	if e.corp != nil {
+		corp = e.corp.config(mode)
+	}
 	return fmt.Sprintf(`# Written by the client. The MSP cannot change it.
 control_plane: %s
 trust_domain: reeve.local
@@ -179,5 +185,5 @@ connectors:
     release: [employee_id, given_name, family_name, email, login, department, title, manager, start_date, end_date, status]
 `, controlPlane, pin, state, recipient, mspRecipient, e.hr()) +
 		target("web", fmt.Sprintf("{format: htpasswd, path: %q, groups: %q, cost: 5}", e.web(), e.groups()), "user", "[]") +
-		target("unix", fmt.Sprintf("{format: passwd, root: %q, uid_min: 5000, uid_max: 6000, rounds: 1000}", e.etc()), "user", "[{name: gecos, max_length: 80}]")
+		target("unix", fmt.Sprintf("{format: passwd, root: %q, uid_min: 5000, uid_max: 6000, rounds: 1000}", e.etc()), "user", "[{name: gecos, max_length: 80}]") + corp
 }
