@@ -97,7 +97,7 @@ func (a *app) root() *cobra.Command {
 		Use:   "reeve",
 		Short: "Take clients on, change their access and let them go again",
 		Long: "reeve is what an operator types. It talks to a control plane, except for\n" +
-			"`policy test` and `audit verify`, which need none.\n\n" +
+			"`policy test`, `audit verify` and `root`, which need none.\n\n" +
 			"The control plane is named by --server, else by $REEVE_SERVER, else it is the first\n" +
 			"of these sockets that exists: " + strings.Join(defaultSockets, ", ") + ".\n" +
 			"Over a network (host:port) give an operator's certificate: --cert, --key and --ca.\n\n" +
@@ -118,7 +118,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.trustDomain, "trust-domain", "", "trust domain of the control plane (default: the certificate's)")
 	root.AddCommand(
 		a.tenant(), a.agent(), a.connector(), a.source(), a.observe(), a.inventory(), a.identity(), a.cases(),
-		a.policy(), a.plan(), a.grant(), a.schedule(), a.audit(), a.version(),
+		a.policy(), a.plan(), a.grant(), a.schedule(), a.audit(), a.rootDocument(), a.version(),
 		&cobra.Command{Use: "exit-codes", Short: "What exit codes mean", Long: exitCodesHelp()},
 	)
 	return root

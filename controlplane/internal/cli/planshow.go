@@ -190,27 +190,43 @@ func (p *printer) findings(list []*operatorv1.Finding, limit int) {
 	}
 }
 
-// sayOnce lists what findings say, each sentence once and how often it holds.
+// namedObjects is how many objects of one sentence are named.
+const namedObjects = 3
+
+// sayOnce lists what findings say, each sentence once, after what it holds for.
 func sayOnce(list []*operatorv1.Finding) []string {
 	var order []string
-	times := map[string]int{}
+	about := map[string][]string{}
 	for _, f := range list {
-		s := findingSentence(f)
-		if times[s]++; times[s] == 1 {
+		s := f.GetSentence()
+		if _, known := about[s]; !known {
 			order = append(order, s)
 		}
+		about[s] = append(about[s], findingObject(f))
 	}
 	for i, s := range order {
-		if times[s] > 1 {
-			order[i] = s + " (" + number(times[s]) + " times)"
+		times := len(about[s])
+		objects := slices.DeleteFunc(about[s], func(o string) bool { return o == "" })
+		if len(objects) == 0 && times > 1 {
+			order[i] = s + " (" + number(times) + " times)"
+			continue
 		}
+		if more := len(objects) - namedObjects; more > 0 {
+			objects = append(objects[:namedObjects:namedObjects], "and "+number(more)+" more")
+		}
+		order[i] = strings.TrimSpace(strings.Join(append([]string{strings.Join(objects, "; ")}, s), ": "))
+		order[i] = strings.Trim(order[i], ": ")
 	}
 	return order
 }
 
-func findingSentence(f *operatorv1.Finding) string {
-	if f.GetSentence() != "" {
-		return f.GetSentence()
+// findingObject is what a finding is about, as far as its sentence does not say.
+func findingObject(f *operatorv1.Finding) string {
+	if strings.Contains(f.GetSentence(), f.GetObject()) {
+		if strings.Contains(f.GetSentence(), f.GetConnector()) {
+			return ""
+		}
+		return f.GetConnector()
 	}
 	return strings.TrimSpace(f.GetConnector() + " " + f.GetObject())
 }
