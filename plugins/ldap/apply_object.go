@@ -284,8 +284,10 @@ func (b *batch) setEnablement(ctx context.Context, t *target) error {
 			changes = append(changes, change(ldap.DeleteAttribute, d.Name, v))
 		}
 	}
-	if !declared.GetMultiValued() {
+	err := b.modify(ctx, t, changes)
+	if resultCode(err) == ldap.LDAPResultConstraintViolation && !declared.GetMultiValued() && len(changes) > 1 {
 		slices.Reverse(changes) // one value at a time, for servers that look at each step
+		err = b.modify(ctx, t, changes)
 	}
-	return b.modify(ctx, t, changes)
+	return err
 }

@@ -70,33 +70,54 @@ func (b *batch) deltas(ctx context.Context, t *target) ([]delta, *sdk.Problem) {
 // sendDeltas sends what is to change. Attributes without an equality rule, and
 // those in whole, are replaced by what they come to.
 func (b *batch) sendDeltas(ctx context.Context, t *target, deltas []delta, whole map[string]bool) error {
-	var changes []ldap.Change
 	sent := *t
+	for _, oldFirst := range []bool{false, true} {
+		changes, err := b.modification(&sent, deltas, whole, oldFirst)
+		if err != nil || len(changes) == 0 {
+			return err
+		}
+		err = b.modify(ctx, &sent, changes)
+		if oldFirst || resultCode(err) != ldap.LDAPResultConstraintViolation || !slices.ContainsFunc(deltas, delta.replacesOne) {
+			return err
+		}
+		// RFC 4511 4.6 lets the steps of a modify break the schema on the way; this
+		// server looks at each.
+	}
+	return nil
+}
+
+// modification is what one request carries. It marks the target as one that must
+// not have changed where that is what makes a step safe.
+func (b *batch) modification(t *target, deltas []delta, whole map[string]bool, oldFirst bool) ([]ldap.Change, error) {
+	var changes []ldap.Change
 	for _, d := range deltas {
 		name, key := d.attribute.GetName(), strings.ToLower(d.attribute.GetName())
 		if t.t.unmatched[key] || whole[key] {
 			values, p := b.replaced(t, d)
 			if p != nil {
-				return conflictError{p}
+				return nil, conflictError{p}
 			}
 			// Only an unchanged entry makes replacing safe.
-			sent.atomic = true
+			t.atomic = true
 			changes = append(changes, change(ldap.ReplaceAttribute, name, values...))
 			continue
 		}
-		changes = append(changes, d.changes()...)
+		changes = append(changes, d.changes(oldFirst)...)
 	}
-	if len(changes) == 0 {
-		return nil
-	}
-	return b.modify(ctx, &sent, changes)
+	return changes, nil
+}
+
+// replacesOne reports a delta that puts a value in the place of an attribute's
+// only one.
+func (d delta) replacesOne() bool {
+	return !d.attribute.GetMultiValued() && len(d.add) > 0 && len(d.remove) > 0
 }
 
 // changes adds before it removes where it can: an attribute that never stands
 // empty keeps its place in the entry, and so in the dumps people compare. Of a
-// value that only changes its spelling, and of attributes of one value, the old
-// one must go first.
-func (d delta) changes() []ldap.Change {
+// value that only changes its spelling the old one must go first, and of an
+// attribute of one value where the server wants it so.
+func (d delta) changes(oldFirst bool) []ldap.Change {
 	var out []ldap.Change
 	if len(d.add) > 0 {
 		out = append(out, change(ldap.AddAttribute, d.attribute.GetName(), d.add...))
@@ -107,7 +128,7 @@ func (d delta) changes() []ldap.Change {
 	respelled := slices.ContainsFunc(d.add, func(v string) bool {
 		return connectorv1.HasValue(d.attribute.GetRule(), toBytes(d.remove), []byte(v))
 	})
-	if respelled || !d.attribute.GetMultiValued() || d.attribute.GetRule() == reference {
+	if respelled || oldFirst && !d.attribute.GetMultiValued() || d.attribute.GetRule() == reference {
 		slices.Reverse(out)
 	}
 	return out

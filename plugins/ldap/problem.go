@@ -116,7 +116,7 @@ func (i *Instance) remedy(code uint16, object string) (sdkCode, remedy string) {
 	case ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInappropriateAuthentication:
 		return sdk.CodeBindRefused, "check bind_dn and the secret bind_password, and that the account is not locked"
 	case ldap.LDAPResultInsufficientAccessRights:
-		return sdk.CodeNotAllowed, fmt.Sprintf("grant it to %s in the directory's access rules (reeve-agent guardrails bind-acl prints them)", who)
+		return sdk.CodeNotAllowed, fmt.Sprintf("grant it to %s in the directory's access rules (the connector's page has the rules to paste)", who)
 	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
 		return sdk.CodeUnreachable, "the server is busy or shutting down: try again later"
 	case ldap.LDAPResultUnwillingToPerform:

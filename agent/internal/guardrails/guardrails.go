@@ -124,7 +124,7 @@ type Protected struct {
 	// Name in the forms of ScopeRule.Base. The agent looks up its anchor and
 	// keeps it, so the protection stays when the object is renamed.
 	Name Name `yaml:"name" json:"name,omitempty"`
-	// Anchor as `reeve-agent guardrails test` shows it.
+	// Anchor as the agent observes it; `reeve inventory objects` shows it.
 	Anchor string `yaml:"anchor" json:"anchor,omitempty"`
 }
 
