@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/reevehq/reeve/agent/internal/audit"
 	"github.com/reevehq/reeve/agent/internal/cli"
+	"github.com/reevehq/reeve/agent/internal/executor"
 	"github.com/reevehq/reeve/agent/internal/journal"
 	"github.com/reevehq/reeve/agent/internal/leave"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
@@ -15,9 +17,19 @@ import (
 // leave takes back what the MSP caused. From its first step on no order is
 // admitted or goes on; it can be run again until nothing is left to do.
 func (c *core) leave(ctx context.Context, dryRun bool) (*cli.Left, error) {
+	if !dryRun {
+		if err := c.markLeft(ctx); err != nil {
+			return nil, err
+		}
+		// What is under way ends here, and what was sent is read back, so that
+		// nothing is done behind the back of what follows.
+		if err := c.executor.Resume(ctx); err != nil && !errors.Is(err, executor.ErrPaused) {
+			return nil, err
+		}
+	}
 	var receipts []*auditv1.Receipt
 	err := c.journal.View(ctx, func(tx *journal.Tx) error {
-		effects, err := c.effects(tx)
+		effects, err := tx.Effects()
 		if err != nil {
 			return err
 		}
@@ -32,11 +44,6 @@ func (c *core) leave(ctx context.Context, dryRun bool) (*cli.Left, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	if !dryRun {
-		if err := c.markLeft(ctx); err != nil {
-			return nil, err
-		}
 	}
 	for _, i := range c.host.Instances() {
 		// One that does not come up is said by the first step that needs it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -114,7 +113,7 @@ func (r *running) assemble() error {
 		return err
 	}
 	r.witness = &session.Witness{
-		Origin: r.id.LogOrigin, Private: filepath.Join(r.dir.Path(), "witness"), Public: r.dir.Checkpoints(),
+		Origin: r.id.LogOrigin, Private: r.dir.Witness(), Public: r.dir.Checkpoints(),
 		Signer: cosigner, LogKeys: r.logKeys, Forked: r.forked, Logger: r.p.log,
 	}
 	if err := r.witness.Load(); err != nil {

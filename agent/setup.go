@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,7 +198,7 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 	}
 	c.journal, err = journal.Open(ctx, journal.Options{
 		Path: c.dir.Journal(), MarksPath: c.dir.Marks(), Key: key, Now: p.now, Log: p.log,
-		Identity: journal.Identity{TrustDomain: c.id.TrustDomain, Tenant: c.id.Tenant, Agent: c.id.Agent, Epoch: c.id.Epoch},
+		Identity: journalIdentity(c.id),
 	})
 	if err != nil {
 		return nil, coded(err)
@@ -206,9 +209,6 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 	}
 	c.clock = journal.NewClock(c.journal, journal.ClockOptions{Wall: p.now, Boot: bootclock.Since, BootID: boot})
 	c.audit = audit.Recorder{Actor: c.id.ID().String(), Now: c.clock.Now}
-	if err := c.carryOver(ctx); err != nil {
-		return nil, err
-	}
 	return c, nil
 }
 
@@ -228,7 +228,7 @@ func (c *core) connect(progress func(executor.Progress)) error {
 		execute[spec.Alias] = executor.Connector{Guardrails: c.guardrails[spec.Alias], Directory: i}
 	}
 	c.admitter = admission.New(admission.Options{
-		Journal: c.journal, Clock: c.clock, Audit: c.audit, Trust: c.trust, LogOrigin: c.id.LogOrigin,
+		Journal: c.journal, Clock: c.clock, Audit: c.audit, Trust: c.trust, LogOrigin: c.id.LogOrigin, Cosigned: c.cosigned,
 		Connectors: admit, Approvers: c.approvers, Recipients: c.recipients, Log: c.p.log,
 	})
 	c.executor = executor.New(executor.Options{
@@ -268,6 +268,15 @@ func (c *core) trust() (admission.Trust, error) {
 	}
 	verifiers, err := c.logKeys()
 	return admission.Trust{PlanKeys: set, Checkpoints: verifiers}, err
+}
+
+// cosigned is the newest checkpoint that the witness has made durable.
+func (c *core) cosigned() (string, error) {
+	raw, err := os.ReadFile(filepath.Join(c.dir.Witness(), "latest"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(raw), err
 }
 
 // logKeys verify the tenant log's checkpoints, signed under the key's own name

@@ -46,12 +46,16 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/tenant/tenantstore"
 	"github.com/reevehq/reeve/controlplane/internal/trust"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
+	"github.com/reevehq/reeve/pki/spiffe"
 	"github.com/reevehq/reeve/pki/svid"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
 // scheduleInterval is how often due schedules are looked for.
 const scheduleInterval = 10 * time.Second
+
+// tendInterval is how often orders that can never end are looked for.
+const tendInterval = time.Minute
 
 // Serve runs the control plane until ctx ends. ready is called once both
 // listeners are open. Everything that was acknowledged before a crash is there
@@ -83,9 +87,6 @@ func Serve(ctx context.Context, c Config, logger *slog.Logger, ready func(Ready)
 	if err := p.tenants.EnsureMSP(ctx, tenant.New{ID: c.MSP.ID, Name: c.MSP.ID, Owner: c.MSP.Owner, Zone: c.MSP.Zone}); err != nil {
 		return err
 	}
-	if err := p.dispatch.Recover(ctx); err != nil {
-		return err
-	}
 	return p.serve(ctx, c, source, ready)
 }
 
@@ -98,7 +99,12 @@ type Ready struct {
 
 func serverSource(c Config, trusted *trust.Trust, now func() time.Time, logger *slog.Logger) (svid.Source, error) {
 	if c.SVIDSource == "workload-api" {
-		return svid.NewWorkloadAPI(svid.WorkloadAPIConfig{Addr: c.WorkloadAPI, Now: now, Log: logger})
+		return svid.NewWorkloadAPI(svid.WorkloadAPIConfig{
+			Addr: c.WorkloadAPI, Now: now, Log: logger,
+			// Agents dial exactly this name; an SVID for another would be refused by
+			// all of them.
+			Accept: func(id spiffe.ID) bool { return id == spiffe.ControlPlaneID{TrustDomain: c.TrustDomain} },
+		})
 	}
 	return trusted.ServerSource(now, logger)
 }
@@ -136,7 +142,7 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, now fun
 		Sessions: registry, TrustDomain: c.TrustDomain, Now: now, Rand: rand.Reader, Log: logger,
 	})
 	var planner *planning.Service
-	observed := inventory.New(db, inventorystore.Store{}, records, logger, func(tenant, _ string) {
+	observed := inventory.New(db, inventorystore.Store{}, records, epochs{enrolled}, func(tenant, _ string) {
 		p.errands.ask("refresh "+tenant, func(ctx context.Context) error { return planner.Refresh(ctx, tenant) })
 	})
 	identities := identity.New(db, identitystore.Store{}, records, now)
@@ -210,6 +216,7 @@ func statusOf(err error) codes.Code {
 		code codes.Code
 	}{
 		{inventory.ErrResync, codes.Aborted},
+		{inventory.ErrInvalid, codes.InvalidArgument},
 		{inventory.ErrOtherAgent, codes.FailedPrecondition},
 		{inventory.ErrNotFound, codes.NotFound},
 		{dispatch.ErrNotFound, codes.NotFound},
@@ -264,6 +271,7 @@ func (p *parts) serve(ctx context.Context, c Config, source svid.Source, ready f
 	start("intake", p.intake.Run)
 	start("errands", func(ctx context.Context) error { p.errands.run(ctx); return nil })
 	start("schedules", func(ctx context.Context) error { p.schedules.Run(ctx, scheduleInterval); return nil })
+	start("orders", func(ctx context.Context) error { p.dispatch.Run(ctx, tendInterval); return nil })
 	start("agent API", func(ctx context.Context) error { return p.agents.Serve(ctx, agentListener) })
 	start("operator socket", func(ctx context.Context) error {
 		server := grpc.NewServer(grpc.Creds(operatorapi.PeerCredentials{}),

@@ -153,12 +153,21 @@ func (l log) Prove(t tx.Tx, tenant string, entries []uint64) ([]*planv1.Inclusio
 	return proofs, nil
 }
 
-// epochs tells dispatch an agent's present epoch.
+// epochs tells dispatch an agent's present epoch, and inventory whether there is
+// one.
 type epochs struct{ *enrollment.Service }
 
-func (e epochs) Epoch(t tx.Tx, tenant, agent string) (uint64, error) {
+func (e epochs) Epoch(t tx.Tx, tenant, agent string) (epoch uint64, live bool, err error) {
 	a, err := e.Lookup(t, tenant, agent)
-	return a.Epoch, err
+	if errors.Is(err, enrollment.ErrNotFound) {
+		return 0, false, nil
+	}
+	return a.Epoch, a.State != enrollment.Revoked, err
+}
+
+func (e epochs) Live(t tx.Tx, tenant, agent string) (bool, error) {
+	_, live, err := e.Epoch(t, tenant, agent)
+	return live, err
 }
 
 // receipts hands records from intake to dispatch.
@@ -168,6 +177,9 @@ type receipts struct {
 }
 
 func (r receipts) Received(t tx.Tx, rec intake.Record) error {
+	if rec.Idle {
+		return nil
+	}
 	if receipt := rec.Body.GetReceipt(); receipt != nil {
 		r.planned.keys.learn(rec.Tenant, receipt)
 	}
@@ -182,14 +194,14 @@ type planned struct {
 	keys    keyIndex
 }
 
-func (p *planned) Look(t tx.Tx, tenant, connector, objectType string) (planner.Look, error) {
+// Look implements intake.Plans. An agent's word counts for its own connectors.
+func (p *planned) Look(t tx.Tx, tenant, agent, connector, objectType string) (planner.Look, bool, error) {
 	c, err := p.objects.Connector(t, tenant, connector)
-	if errors.Is(err, inventory.ErrNotFound) {
-		// A receipt for a connector nobody knows moves nothing by type.
-		return planner.Look{}, nil
+	if errors.Is(err, inventory.ErrNotFound) || err == nil && c.Agent != agent {
+		return planner.Look{}, false, nil
 	}
 	if err != nil {
-		return planner.Look{}, err
+		return planner.Look{}, false, err
 	}
 	var look planner.Look
 	for _, typ := range c.State.GetTypes() {
@@ -200,7 +212,7 @@ func (p *planned) Look(t tx.Tx, tenant, connector, objectType string) (planner.L
 	look.Resolve = func(key string) string {
 		return p.keys.of(c, func() (map[string]string, error) { return p.index(t, c) })[key]
 	}
-	return look, nil
+	return look, true, nil
 }
 
 // index maps link keys to anchors, as last observed and as made since by orders

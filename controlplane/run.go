@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/reevehq/reeve/controlplane/internal/trust"
+	"github.com/reevehq/reeve/pki/ca"
 )
 
 // Version of the binary, set at link time.
@@ -35,13 +36,13 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(stderr), validateCommand(), requestCommand())
+	root.AddCommand(runCommand(stderr), validateCommand(), requestCommand(), operatorCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
 	fmt.Fprintln(stderr, "reeve-controlplane:", err)
-	if errors.Is(err, ErrConfig) || errors.Is(err, trust.ErrNoRoot) || errors.Is(err, trust.ErrRootKey) {
+	if errors.Is(err, ErrConfig) || errors.Is(err, trust.ErrNoRoot) || errors.Is(err, trust.ErrRootKey) || errors.Is(err, trust.ErrNotNamed) || errors.Is(err, trust.ErrNoCA) || errors.Is(err, ca.ErrID) || errors.Is(err, ca.ErrTTL) {
 		return exitConfig
 	}
 	return exitFailed
@@ -137,6 +138,40 @@ func requestCommand() *cobra.Command {
 			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", request)
+		return err
+	}
+	return cmd
+}
+
+func operatorCommand() *cobra.Command {
+	var name, out string
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use: "operator-certificate", Short: "Issue a certificate for an operator, to connect over --operator-listen", Args: cobra.NoArgs,
+		Long: "Makes a key and a certificate for an operator and writes them with the CA roots into\n" +
+			"--out: NAME.pem, NAME.key (for its owner alone) and ca.pem. It takes the right to read\n" +
+			"the data folder, so it is for whoever runs the control plane; the files go to the\n" +
+			"operator by a safe way.",
+	}
+	read := settings(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "the operator's name, as records will show it")
+	cmd.Flags().StringVar(&out, "out", ".", "folder for the files")
+	cmd.Flags().DurationVar(&ttl, "ttl", 12*time.Hour, "how long the certificate lasts, at most 24h")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := read()
+		if err != nil {
+			return err
+		}
+		files, err := trust.IssueOperator(c.Data, c.TrustDomain, name, out, ttl, time.Now)
+		if err != nil {
+			return err
+		}
+		server := c.OperatorListen
+		if server == "" {
+			server = "HOST:PORT"
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s until %s\n\nreeve --server %s --cert %s --key %s --ca %s tenant list\n",
+			files.ID, files.NotAfter.UTC().Format(time.RFC3339), server, files.Certificate, files.Key, files.CA)
 		return err
 	}
 	return cmd

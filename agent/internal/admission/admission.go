@@ -99,8 +99,8 @@ type Trust struct {
 	Checkpoints []note.Verifier
 }
 
-// Options are what admission stands on. All but Log are required; Recipients may
-// be nil when agent.yaml defines none.
+// Options are what admission stands on. All but Cosigned and Log are required;
+// Recipients may be nil when agent.yaml defines none.
 type Options struct {
 	Journal *journal.Journal
 	Clock   *journal.Clock
@@ -108,7 +108,10 @@ type Options struct {
 	// Trust returns the newest accepted root document's keys.
 	Trust func() (Trust, error)
 	// LogOrigin is the origin line of the tenant's log, from enrollment.
-	LogOrigin  string
+	LogOrigin string
+	// Cosigned returns the checkpoint that this agent cosigned last, a signed
+	// note; empty before the first. Nil is an agent that never cosigns.
+	Cosigned   func() (string, error)
 	Connectors map[string]Connector
 	Approvers  []guardrails.Approver
 	Recipients interface{ Has(alias string) bool }
@@ -122,7 +125,8 @@ type Delivery struct {
 	// Manifest is the plan's manifest, verbatim.
 	Manifest []byte
 	// Chunks yields the chunks for this agent, verbatim and in the manifest's
-	// order. An error it yields is returned as it is and refuses nothing.
+	// order; they are kept and must not be changed. An error it yields is returned
+	// as it is and refuses nothing.
 	Chunks iter.Seq2[[]byte, error]
 }
 
@@ -147,6 +151,9 @@ type Admitter struct {
 func New(o Options) *Admitter {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Cosigned == nil {
+		o.Cosigned = func() (string, error) { return "", nil }
 	}
 	return &Admitter{o: o, gate: make(chan struct{}, 1)}
 }

@@ -248,8 +248,59 @@ func TestForkedLogIsRefused(t *testing.T) {
 	b := newBench(t, enforce)
 	d := b.order(admissiontest.Edits{}, update("c", "a-anna"))
 	forked := b.msp.Checkpoint(true)
-	b.check(b.j.Commit(context.Background(), func(tx *journal.Tx) error { return tx.Set(journal.VarCosigned, forked) }))
+	b.cosigned = forked
 	if code := refusedCode(must(b.admit.Admit(context.Background(), d))); code != admission.CodeProof {
 		t.Fatalf("got %s", code)
+	}
+}
+
+// A membership's end that is owed must not be written over by an order whose ids
+// are made to fit: "o" with change "x/y", and "o/x" with change "y".
+func TestAnObligationIsNotWrittenOver(t *testing.T) {
+	b := newBench(t, enforce)
+	timed := func(id string, end time.Duration) *planv1.Change {
+		return with(change(id, &connectorv1.Operation{Object: &connectorv1.ObjectRef{Type: "group", Anchor: "g-all"},
+			Action: &connectorv1.Operation_AddMember{AddMember: &connectorv1.AddMember{Member: account("a-anna")}}}), func(c *planv1.Change) {
+			c.Grant, c.EndsAt = "g", timestamppb.New(b.wall.Add(end))
+		})
+	}
+	named := func(id string) admissiontest.Edits {
+		return admissiontest.Edits{Order: func(o *planv1.Order) { o.Order = id }}
+	}
+	if _, err := b.admit.Admit(context.Background(), b.order(named("o"), timed("x/y", time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	if code := refusedCode(must(b.admit.Admit(context.Background(), b.order(named("o/x"), timed("y", 2*time.Hour))))); code != admission.CodeReplay {
+		t.Fatalf("got %q", code)
+	}
+	b.check(b.j.View(context.Background(), func(tx *journal.Tx) error {
+		holds, err := tx.TimedHolds()
+		if err == nil && (len(holds) != 1 || !holds[0].Due.Equal(b.wall.Add(time.Hour))) {
+			t.Errorf("owed are %v", holds)
+		}
+		return err
+	}))
+}
+
+// A group that lists a name already makes a member of whoever gets it.
+func TestANameThatAGroupOutOfReachListsIsRefused(t *testing.T) {
+	b := newBench(t, enforce)
+	b.dir.more = []*connectorv1.Object{{Type: "group", Anchor: "g-x", Members: []string{"dn:login=old,ou=staff"},
+		Name: &connectorv1.Name{Components: []*connectorv1.Component{connectorv1.NewComponent("cn", "admins")}}}}
+	if code := refusedCode(must(b.admit.Admit(context.Background(), b.order(admissiontest.Edits{}, create("c", "old"))))); code != admission.CodeGuardrail {
+		t.Fatalf("got %q", code)
+	}
+	if _, err := b.admit.Admit(context.Background(), b.order(admissiontest.Edits{}, create("c", "new"))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPlanThatWouldFillTheMemoryIsRefused(t *testing.T) {
+	b := newBench(t, enforce)
+	d := b.order(admissiontest.Edits{Manifest: func(m *planv1.Manifest) { m.Chunks[0].Size = 1 << 30 }}, update("c", "a-anna"))
+	read := false
+	d.Chunks = func(yield func([]byte, error) bool) { read = true }
+	if code := refusedCode(must(b.admit.Admit(context.Background(), d))); code != admission.CodeChunk || read {
+		t.Fatalf("got %q, read %v", code, read)
 	}
 }

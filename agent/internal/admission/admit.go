@@ -54,12 +54,9 @@ func (a *Admitter) Admit(ctx context.Context, d Delivery) (*Admitted, error) {
 		p.overtaken[id] = true
 	}
 	about := audit.Context{PlanDigest: p.digest, PolicyVersion: p.manifest.GetPolicyVersion()}
-	var cosigned string
-	if err := a.o.Journal.View(ctx, func(tx *journal.Tx) (err error) {
-		cosigned, err = lastCosigned(tx)
-		return err
-	}); err != nil {
-		return nil, err
+	cosigned, err := a.o.Cosigned()
+	if err != nil {
+		return nil, fmt.Errorf("the checkpoint cosigned last: %w", err)
 	}
 	signed, r := a.acts(o, p, trust, cosigned, now)
 	if r != nil {
@@ -277,6 +274,12 @@ func (a *Admitter) accept(tx *journal.Tx, order journal.Order, c *planv1.Change)
 	h := HoldOf(order, c)
 	h.State = journal.HoldPending
 	h.Verdict = "the guardrails allow the membership; its end is owed whatever comes later"
+	// What is owed already must not be written over, whoever chooses ids.
+	if _, taken, err := tx.HoldNow(h); err != nil {
+		return err
+	} else if taken {
+		return refusedWith(refusal(CodeReplay, "the obligation %s of change %s was taken on before, for another order", h.ID, c.GetId()))
+	}
 	if err := tx.PutHold(h); err != nil {
 		return err
 	}

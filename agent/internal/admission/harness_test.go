@@ -40,6 +40,7 @@ client_signature: {operations: [enable]}
 type fakeDirectory struct {
 	sdk.Instance
 	broken bool
+	more   []*connectorv1.Object // groups that it has beside those in memory
 }
 
 func (d *fakeDirectory) CaseRule() connectorv1.CaseRule {
@@ -60,7 +61,7 @@ func (d *fakeDirectory) Groups(ctx context.Context) (out []*connectorv1.Object, 
 		}
 		return nil
 	})
-	return out, err
+	return append(out, d.more...), err
 }
 
 type fakeRecipients struct{}
@@ -77,6 +78,8 @@ type bench struct {
 	state string
 	mode  agentv1.ConnectorState_Mode
 	ssh   string // private key file of the approver it-lead
+	// cosigned is the checkpoint that the agent cosigned last.
+	cosigned string
 }
 
 func newBench(t *testing.T, mode agentv1.ConnectorState_Mode) *bench {
@@ -116,6 +119,7 @@ func newBenchWith(t *testing.T, mode agentv1.ConnectorState_Mode, rails string) 
 	clock := journal.NewClock(b.j, journal.ClockOptions{Wall: func() time.Time { return b.wall }, Boot: func() time.Duration { return 0 }, BootID: "b"})
 	b.admit = admission.New(admission.Options{
 		Journal: b.j, Clock: clock, Audit: audit.Recorder{Actor: "agent", Now: clock.Now}, Trust: b.msp.Trust, LogOrigin: admissiontest.Origin,
+		Cosigned:   func() (string, error) { return b.cosigned, nil },
 		Recipients: fakeRecipients{}, Approvers: []guardrails.Approver{{Name: "it-lead", Key: strings.TrimSpace(string(public))}},
 		Connectors: map[string]admission.Connector{
 			"mem": {Mode: mode, Role: agentv1.ConnectorState_ROLE_TARGET, Guardrails: g, Directory: b.dir},

@@ -35,15 +35,15 @@ func (a *Admitter) Pin(ctx context.Context, alias string) error {
 		return err
 	}
 	var refs []*connectorv1.ObjectRef
-	rules := map[*connectorv1.ObjectRef]string{}
-	for i, p := range c.Guardrails.Protected {
+	pins := map[*connectorv1.ObjectRef]string{}
+	for _, p := range c.Guardrails.Protected {
 		if p.Name.Parsed() == nil {
 			continue
 		}
 		for _, t := range c.Directory.Types() {
 			ref := &connectorv1.ObjectRef{Type: t.GetName(), Name: p.Name.Parsed()}
 			refs = append(refs, ref)
-			rules[ref] = guardrails.PinRule(i)
+			pins[ref] = p.Pin()
 		}
 	}
 	found := map[string]string{}
@@ -56,8 +56,8 @@ func (a *Admitter) Pin(ctx context.Context, alias string) error {
 			return fmt.Errorf("%w: look up protected names: %w", ErrDirectory, err)
 		}
 		for i, r := range results {
-			if anchor := r.GetObject().GetAnchor(); anchor != "" && known[anchor] == "" {
-				found[anchor] = rules[batch[i]]
+			if anchor := r.GetObject().GetAnchor(); anchor != "" && known[anchor] != pins[batch[i]] {
+				found[anchor] = pins[batch[i]]
 			}
 		}
 	}

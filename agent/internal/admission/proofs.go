@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/reevehq/reeve/agent/internal/journal"
 	"github.com/reevehq/reeve/pki/tlogproof"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
@@ -121,6 +120,3 @@ func (a *Admitter) proven(proof *planv1.InclusionProof, trust Trust, cosigned st
 	}
 	return &header, nil
 }
-
-// lastCosigned reads the checkpoint that this agent cosigned last.
-func lastCosigned(tx *journal.Tx) (string, error) { return tx.Get(journal.VarCosigned) }

@@ -34,6 +34,10 @@ func refusal(code, format string, args ...any) *auditv1.Refusal {
 	return &auditv1.Refusal{Code: code, Sentence: fmt.Sprintf(format, args...)}
 }
 
+// maxPlan bounds what one plan may take of this agent's memory, in bytes of its
+// chunks: what is owed must go on whatever is sent.
+const maxPlan = 64 << 20
+
 // readPlan takes manifest and chunks as they arrived. A refusal ends it; err is
 // the stream's.
 func (a *Admitter) readPlan(d Delivery) (*plan, *auditv1.Refusal, error) {
@@ -54,10 +58,14 @@ func (a *Admitter) readPlan(d Delivery) (*plan, *auditv1.Refusal, error) {
 		return nil, refusal(CodeAudience, "the plan does not name the agent %s", id.Agent), nil
 	}
 	var mine []*planv1.ChunkRef
+	size := uint64(0)
 	for _, c := range m.GetChunks() {
 		if c.GetAgent() == id.Agent {
-			mine = append(mine, c)
+			mine, size = append(mine, c), size+uint64(c.GetSize())
 		}
+	}
+	if size > maxPlan {
+		return nil, refusal(CodeChunk, "the plan has %d bytes for this agent, which takes up to %d at once; split it", size, maxPlan), nil
 	}
 	n := 0
 	for chunk, err := range d.Chunks {
@@ -89,7 +97,7 @@ func (p *plan) addChunk(chunk []byte, ref *planv1.ChunkRef, n int) *auditv1.Refu
 	if len(c.GetSalt()) < 16 || uint32(len(c.GetChanges())) != ref.GetChanges() {
 		return refusal(CodeChunk, "chunk %d has no salt, or another number of changes than listed", n)
 	}
-	p.chunks = append(p.chunks, bytes.Clone(chunk))
+	p.chunks = append(p.chunks, chunk)
 	p.changes = append(p.changes, c.GetChanges()...)
 	return nil
 }
@@ -261,7 +269,7 @@ func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, reci
 		if o := op.GetObject(); o.GetAnchor() != "" || o.GetChange() != "" || o.GetName() != nil {
 			return "creates an object and names another one"
 		}
-		return createShape(create, t)
+		return createShape(create, t, types)
 	}
 	for i, ref := range allRefs(op) {
 		if i > 0 && ref == nil {
@@ -269,6 +277,9 @@ func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, reci
 		}
 		if (ref.GetAnchor() == "") == (ref.GetChange() == "") || ref.GetName() != nil {
 			return "names an object otherwise than by one anchor or one change"
+		}
+		if !slices.ContainsFunc(types, func(t *connectorv1.ObjectType) bool { return t.GetName() == ref.GetType() }) {
+			return fmt.Sprintf("names an object of the type %q, which the connector does not have", ref.GetType())
 		}
 	}
 	for _, e := range op.GetExpect() {
@@ -301,7 +312,7 @@ func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, reci
 	return ""
 }
 
-func createShape(create *connectorv1.Create, t *connectorv1.ObjectType) string {
+func createShape(create *connectorv1.Create, t *connectorv1.ObjectType, types []*connectorv1.ObjectType) string {
 	if len(create.GetName().GetComponents()) == 0 {
 		return "creates an object without a name"
 	}
@@ -328,6 +339,9 @@ func createShape(create *connectorv1.Create, t *connectorv1.ObjectType) string {
 	for _, ref := range create.GetMembers() {
 		if (ref.GetAnchor() == "") == (ref.GetChange() == "") || ref.GetName() != nil {
 			return "names a member otherwise than by one anchor or one change"
+		}
+		if !slices.ContainsFunc(types, func(t *connectorv1.ObjectType) bool { return t.GetName() == ref.GetType() }) {
+			return fmt.Sprintf("names a member of the type %q, which the connector does not have", ref.GetType())
 		}
 	}
 	return ""

@@ -16,8 +16,7 @@ import (
 const maxRead = 100
 
 // Survey is what the agent itself read on one connector: the objects that some
-// operations name, and, when memberships of groups that can be nested are added,
-// every group. It is the only ground on which guardrails judge.
+// operations name, and, when what groups hold counts (needsGroups), every group. It is the only ground on which guardrails judge.
 type Survey struct {
 	dir     Directory
 	types   map[string]*connectorv1.ObjectType
@@ -53,7 +52,7 @@ func Look(ctx context.Context, dir Directory, operations []*connectorv1.Operatio
 	if err := s.Read(ctx, places); err != nil {
 		return nil, err
 	}
-	if s.groups == nil && slices.ContainsFunc(operations, s.nests) {
+	if s.groups == nil && slices.ContainsFunc(operations, s.needsGroups) {
 		all, err := dir.Groups(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrDirectory, err)
@@ -89,16 +88,8 @@ func (s *Survey) Target(op *connectorv1.Operation) *connectorv1.ObjectRef {
 	if o == nil {
 		return nil
 	}
-	ref.Name = NameAfter(o, op)
+	ref.Name = guardrails.NameAfter(o, op)
 	return ref
-}
-
-// NameAfter is the name that a rename or move gives to an object.
-func NameAfter(o *connectorv1.Object, op *connectorv1.Operation) *connectorv1.Name {
-	if r := op.GetRename(); r != nil {
-		return &connectorv1.Name{Components: append([]*connectorv1.Component{r.GetTo()}, o.GetName().Parent().GetComponents()...)}
-	}
-	return &connectorv1.Name{Components: append([]*connectorv1.Component{o.GetName().Leaf()}, op.GetMove().GetTo()...)}
 }
 
 // Read adds objects to the survey; those it has are not read again.
@@ -159,10 +150,21 @@ func (s *Survey) Rule() connectorv1.CaseRule { return s.rule }
 // needed.
 func (s *Survey) Groups() *guardrails.Groups { return s.groups }
 
-// nests reports whether the operation adds to a group which could itself be a
-// member: only then does what is above it matter.
-func (s *Survey) nests(op *connectorv1.Operation) bool {
-	return op.GetAddMember() != nil && s.nestable(s.Object(op.GetObject()))
+// needsGroups reports whether all groups count for the operation: it adds to a
+// group which could itself be a member, so that what is above it matters, or gives
+// a name which some group may hold already.
+func (s *Survey) needsGroups(op *connectorv1.Operation) bool {
+	switch op.GetAction().(type) {
+	case *connectorv1.Operation_AddMember:
+		return s.nestable(s.Object(op.GetObject()))
+	case *connectorv1.Operation_Create, *connectorv1.Operation_Rename, *connectorv1.Operation_Move:
+		for _, t := range s.types {
+			if t.GetKind() == connectorv1.Kind_KIND_GROUP {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *Survey) nestable(o *connectorv1.Object) bool {
@@ -196,6 +198,14 @@ func (s *Survey) Subject(c *planv1.Change, planned func(change string) *connecto
 	}
 	for _, ref := range op.GetCreate().GetMembers() {
 		out.Members = append(out.Members, find(ref))
+	}
+	if s.groups != nil {
+		switch {
+		case op.GetCreate() != nil:
+			out.Named = s.groups.Naming(op.GetCreate().GetName(), nil)
+		case out.Object != nil && (op.GetRename() != nil || op.GetMove() != nil):
+			out.Named = s.groups.Naming(guardrails.NameAfter(out.Object, op), out.Object.GetKeys())
+		}
 	}
 	if m := op.GetAddMember(); m != nil {
 		out.Member = find(m.GetMember())

@@ -106,23 +106,23 @@ func (r Recorder) OrderEnded(tx *journal.Tx, o journal.Order, e *auditv1.OrderEv
 
 // ObligationAccepted records that the agent will take a membership back.
 func (r Recorder) ObligationAccepted(tx *journal.Tx, h journal.Hold) error {
-	return r.obligation(tx, auditv1.Type_TYPE_OBLIGATION_ACCEPTED, h, h.Verdict, nil)
+	_, err := r.obligation(tx, auditv1.Type_TYPE_OBLIGATION_ACCEPTED, h, h.Verdict, nil)
+	return err
 }
 
-// ObligationSettled records how an obligation ended. outcome is a word such as
-// "removed"; problem may be nil.
-func (r Recorder) ObligationSettled(tx *journal.Tx, h journal.Hold, outcome string, problem *connectorv1.Problem) error {
+// ObligationSettled records how an obligation ended and returns the record's index.
+// outcome begins with a word such as "removed"; problem may be nil.
+func (r Recorder) ObligationSettled(tx *journal.Tx, h journal.Hold, outcome string, problem *connectorv1.Problem) (uint64, error) {
 	return r.obligation(tx, auditv1.Type_TYPE_OBLIGATION_SETTLED, h, outcome, problem)
 }
 
-func (r Recorder) obligation(tx *journal.Tx, t auditv1.Type, h journal.Hold, outcome string, problem *connectorv1.Problem) error {
-	_, err := r.append(tx, t, r.Actor,
+func (r Recorder) obligation(tx *journal.Tx, t auditv1.Type, h journal.Hold, outcome string, problem *connectorv1.Problem) (uint64, error) {
+	return r.append(tx, t, r.Actor,
 		Context{PlanDigest: h.PlanDigest, PolicyVersion: h.PolicyVersion, Subject: h.Identity, Change: h.Change, Ticket: h.Ticket},
 		&auditv1.Body{Body: &auditv1.Body_Obligation{Obligation: &auditv1.ObligationEvent{
 			Obligation: h.ID, Grant: h.Grant, Connector: h.Connector, Object: h.Group, Member: h.Member,
 			Due: timestamppb.New(h.Due), Outcome: outcome, Problem: problem,
 		}}})
-	return err
 }
 
 // Paused records that local root stopped orders.

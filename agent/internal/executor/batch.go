@@ -27,6 +27,9 @@ func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 	c, ok := r.e.o.Connectors[alias]
 	if !ok {
 		for _, change := range changes {
+			if r.intents[change.GetId()] != nil {
+				return fmt.Errorf("%w: change %s was sent, and the connector %s is not in agent.yaml any more; put it back until the order has ended", ErrUnreachable, change.GetId(), alias)
+			}
 			r.settle(r.newJob(change), auditv1.Receipt_RESULT_REFUSED, problem("CONNECTOR", "the connector "+alias+" is not in agent.yaml any more", "plan again"))
 		}
 		return nil
@@ -196,11 +199,7 @@ func (r *run) mustSend(j *job, s *admission.Survey, check func() []guardrails.Re
 		r.settle(j, auditv1.Receipt_RESULT_FAILED, now.problem)
 		return false, nil
 	}
-	if draft != nil && now.holds(j.op, j.typ, s) {
-		// It was sent before a crash, and here it is.
-		j.receipt.Before, j.receipt.After = draft.GetBefore(), now.touched(j.op, j.typ, s)
-		j.receipt.Anchor = now.anchor(j.receipt.GetAnchor())
-		r.settle(j, auditv1.Receipt_RESULT_APPLIED, nil)
+	if r.found(j, now, s) {
 		return false, nil
 	}
 	j.receipt.Before = now.touched(j.op, j.typ, s)
@@ -218,8 +217,11 @@ func (r *run) mustSend(j *job, s *admission.Survey, check func() []guardrails.Re
 	if memberRef(j.op) != nil && now.member == nil {
 		return settle(auditv1.Receipt_RESULT_CONFLICT, problem("NOT_FOUND", "the member is not there", "observe and plan again"))
 	}
+	if draft != nil && r.over(j.change, r.e.o.Clock.Now()) != nil {
+		return settle(notAgain(j, draft, r.over(j.change, r.e.o.Clock.Now()), auditv1.Receipt_RESULT_SKIPPED))
+	}
 	if refused := check(); len(refused) > 0 {
-		return settle(auditv1.Receipt_RESULT_REFUSED, problem("GUARDRAIL", refused[0].Sentence, "see rule "+refused[0].Rule+" in agent.yaml"))
+		return settle(notAgain(j, draft, problem("GUARDRAIL", refused[0].Sentence, "see rule "+refused[0].Rule+" in agent.yaml"), auditv1.Receipt_RESULT_REFUSED))
 	}
 	if now.holds(j.op, j.typ, s) && j.op.GetCreate() == nil {
 		return settle(auditv1.Receipt_RESULT_ALREADY, nil)

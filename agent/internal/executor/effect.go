@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/reevehq/reeve/agent/internal/admission"
+	"github.com/reevehq/reeve/agent/internal/guardrails"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
@@ -84,7 +85,7 @@ func (o observed) holds(op *connectorv1.Operation, t *connectorv1.ObjectType, s 
 	case *connectorv1.Operation_Update:
 		return !slices.ContainsFunc(action.Update.GetDeltas(), func(d *connectorv1.ValueDelta) bool { return !deltaHolds(o.object, d, t, s) })
 	case *connectorv1.Operation_Rename, *connectorv1.Operation_Move:
-		return o.object.GetName().Key(s.Rule()) == admission.NameAfter(o.object, op).Key(s.Rule())
+		return o.object.GetName().Key(s.Rule()) == guardrails.NameAfter(o.object, op).Key(s.Rule())
 	case *connectorv1.Operation_Enable:
 		return o.object.GetEnablement() == connectorv1.Enablement_ENABLEMENT_ENABLED
 	case *connectorv1.Operation_Disable:

@@ -18,7 +18,9 @@ import (
 )
 
 var (
-	// ErrPaused means that local root has paused orders; the order stays open.
+	// ErrPaused means that local root has paused orders or left, or that the
+	// journal is in quarantine; the order stays open. What had been sent is read
+	// back and settled all the same, so that timed access is known to be there.
 	ErrPaused = errors.New("orders are paused; run `reeve-agent resume`")
 	// ErrUnreachable means that a directory could not be read for as long as the
 	// executor tries; the order stays open and goes on with the next Run.

@@ -137,6 +137,9 @@ func (r *run) run(ctx context.Context) error {
 		level, todo := r.level()
 		for len(todo) > 0 {
 			if err := r.mayGoOn(ctx); err != nil {
+				if errors.Is(err, ErrPaused) {
+					err = errors.Join(err, r.readIntents(ctx))
+				}
 				return err
 			}
 			todo = r.withoutHopeless(todo)
@@ -189,6 +192,9 @@ func (r *run) mayGoOn(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if reason := r.e.o.Journal.Quarantined(); reason != "" {
+		return fmt.Errorf("%w (in quarantine: %s)", ErrPaused, reason)
+	}
 	for _, v := range []journal.Var{journal.VarPaused, journal.VarLeft} {
 		reason, err := r.e.o.Journal.Get(ctx, v)
 		if err != nil {
@@ -230,15 +236,26 @@ func (r *run) withoutHopeless(todo []*planv1.Change) []*planv1.Change {
 			r.settle(r.newJob(c), auditv1.Receipt_RESULT_SKIPPED, problem("DEPENDENCY", "change "+failed+", on which it depends, was not carried out", "plan again"))
 		case conflicts > limit:
 			r.settle(r.newJob(c), auditv1.Receipt_RESULT_SKIPPED, problem("TOO_MANY_CONFLICTS", fmt.Sprintf("the order was stopped after %d conflicts", conflicts), "observe and plan again: the directory is not as the plan took it to be"))
-		case !now.Before(r.order.Expires):
-			r.settle(r.newJob(c), auditv1.Receipt_RESULT_SKIPPED, problem("EXPIRED", "the order's time was over before this change was reached", "plan again"))
-		case c.GetEndsAt() != nil && !now.Before(c.GetEndsAt().AsTime()):
-			r.settle(r.newJob(c), auditv1.Receipt_RESULT_SKIPPED, problem("ENDED", "the grant ended at "+c.GetEndsAt().AsTime().UTC().Format(time.RFC3339)+", before it began", ""))
 		default:
+			if p := r.over(c, now); p != nil {
+				r.settle(r.newJob(c), auditv1.Receipt_RESULT_SKIPPED, p)
+				continue
+			}
 			out = append(out, c)
 		}
 	}
 	return out
+}
+
+// over says that the time for sending a change is over, or nothing.
+func (r *run) over(c *planv1.Change, now time.Time) *connectorv1.Problem {
+	if !now.Before(r.order.Expires) {
+		return problem("EXPIRED", "the order's time was over before this change was reached", "plan again")
+	}
+	if c.GetEndsAt() != nil && !now.Before(c.GetEndsAt().AsTime()) {
+		return problem("ENDED", "the grant ended at "+c.GetEndsAt().AsTime().UTC().Format(time.RFC3339)+", before it began", "")
+	}
+	return nil
 }
 
 func (r *run) count(result auditv1.Receipt_Result) int {

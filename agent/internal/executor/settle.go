@@ -39,7 +39,8 @@ func (r *run) commit(ctx context.Context, send []*job, end bool) error {
 			return nil
 		}
 		order := r.order
-		order.Ended = true
+		// What is known of an ended order is that it was.
+		order.Ended, order.Manifest = true, nil
 		if err := tx.PutOrder(order); err != nil {
 			return err
 		}
@@ -182,7 +183,8 @@ func (r *run) settleHold(tx *journal.Tx, j *job, result auditv1.Receipt_Result) 
 	if err := tx.DropHold(h); err != nil || !h.Timed() {
 		return err
 	}
-	return r.e.o.Audit.ObligationSettled(tx, h, "void: the membership was not made", j.receipt.GetProblem())
+	_, err = r.e.o.Audit.ObligationSettled(tx, h, "void: the membership was not made", j.receipt.GetProblem())
+	return err
 }
 
 // endHolds settles every hold of a membership that a plan has ended.
@@ -199,7 +201,7 @@ func (r *run) endHolds(tx *journal.Tx, j *job) error {
 			return err
 		}
 		if h.Timed() {
-			if err := r.e.o.Audit.ObligationSettled(tx, h, "ended: a plan removed the membership", nil); err != nil {
+			if _, err := r.e.o.Audit.ObligationSettled(tx, h, "ended: a plan removed the membership", nil); err != nil {
 				return err
 			}
 		}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/reevehq/reeve/agent/internal/guardrails"
 	"github.com/reevehq/reeve/agent/internal/journal"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
 // ErrOwed means that a membership could not be taken back now.
@@ -32,7 +34,7 @@ func (e *Executor) TakeBack(ctx context.Context, h journal.Hold) error {
 	}
 	if len(others) > 0 {
 		heir := others[0]
-		return e.settleHold(ctx, now, "kept: grant "+heir.Grant+" needs the membership too", func(tx *journal.Tx) error {
+		return e.settleHold(ctx, now, "kept: grant "+heir.Grant+" needs the membership too", func(tx *journal.Tx, _ uint64) error {
 			if !now.Made {
 				return nil
 			}
@@ -47,7 +49,21 @@ func (e *Executor) TakeBack(ctx context.Context, h journal.Hold) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrOwed, err)
 	}
-	return e.settleHold(ctx, now, outcome, nil)
+	return e.settleHold(ctx, now, outcome, func(tx *journal.Tx, record uint64) error { return keepEnd(tx, record, now) })
+}
+
+// keepEnd keeps beside the applied receipts that the membership has ended: should
+// somebody give it again, it is theirs, and leaving must not take it.
+func keepEnd(tx *journal.Tx, record uint64, h journal.Hold) error {
+	kept, err := planv1.Encode(&auditv1.Receipt{
+		Order: h.Order, Change: h.Change, Connector: h.Connector, Anchor: h.Group, Type: h.GroupType, Member: h.Member, Grant: h.Grant,
+		Operation: connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER, Cause: planv1.Cause_CAUSE_MSP,
+		Result: auditv1.Receipt_RESULT_APPLIED, Before: &auditv1.Touched{Exists: true, Member: true}, After: &auditv1.Touched{Exists: true},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the membership's end: %w", err)
+	}
+	return tx.KeepEffect(record, kept)
 }
 
 // standing returns the hold as it is, and the other holds that need the
@@ -69,17 +85,16 @@ func (e *Executor) standing(ctx context.Context, h journal.Hold) (now journal.Ho
 	return now, found, others, err
 }
 
-func (e *Executor) settleHold(ctx context.Context, h journal.Hold, outcome string, within func(*journal.Tx) error) error {
+func (e *Executor) settleHold(ctx context.Context, h journal.Hold, outcome string, within func(tx *journal.Tx, record uint64) error) error {
 	return e.o.Journal.Commit(ctx, func(tx *journal.Tx) error {
-		if within != nil {
-			if err := within(tx); err != nil {
-				return err
-			}
-		}
 		if err := tx.DropHold(h); err != nil {
 			return err
 		}
-		return e.o.Audit.ObligationSettled(tx, h, outcome, nil)
+		record, err := e.o.Audit.ObligationSettled(tx, h, outcome, nil)
+		if err != nil || within == nil {
+			return err
+		}
+		return within(tx, record)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
@@ -27,29 +28,39 @@ func Losing(k connectorv1.OperationKind) bool {
 	return false
 }
 
-// Charges returns what a change costs. Whoever deletes a group takes it from all
-// its members.
+// Charges returns what a change costs. Whoever deletes a group, or takes it out of
+// another one, takes it from all its members; a group's first members are added.
 func Charges(s Subject) []Charge {
-	kind := s.Change.GetOperation().Kind()
+	op := s.Change.GetOperation()
+	kind := op.Kind()
 	if !Losing(kind) {
-		return []Charge{{Kind: kind, Subject: "change:" + s.Change.GetId()}}
-	}
-	who := s.Object.GetAnchor()
-	if kind == connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER {
-		who = s.Member.GetAnchor()
-	}
-	if who == "" {
-		who = "change:" + s.Change.GetId()
-	}
-	out := []Charge{{Kind: kind, Subject: who}}
-	if kind == connectorv1.OperationKind_OPERATION_KIND_DELETE && len(s.Object.GetMembers()) > 0 {
-		out = out[:0]
-		for _, key := range s.Object.GetMembers() {
-			out = append(out, Charge{Kind: kind, Subject: key})
+		out := []Charge{{Kind: kind, Subject: changeSubject + s.Change.GetId()}}
+		for range op.GetCreate().GetMembers() {
+			out = append(out, Charge{Kind: connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER, Subject: changeSubject + s.Change.GetId()})
 		}
+		return out
+	}
+	loser := s.Object
+	if kind == connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER {
+		loser = s.Member
+	}
+	who := loser.GetAnchor()
+	if who == "" {
+		who = changeSubject + s.Change.GetId()
+	}
+	through := kind == connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER || kind == connectorv1.OperationKind_OPERATION_KIND_DELETE
+	if !through || len(loser.GetMembers()) == 0 {
+		return []Charge{{Kind: kind, Subject: who}}
+	}
+	var out []Charge
+	for _, key := range loser.GetMembers() {
+		out = append(out, Charge{Kind: kind, Subject: key})
 	}
 	return out
 }
+
+// changeSubject begins the subject of what is counted by changes.
+const changeSubject = "change:"
 
 // Budget returns what a plan exceeds: on its own, and together with earlier, what
 // was charged in the 24 hours before.
@@ -73,14 +84,21 @@ func (c *Checker) Budget(plan, earlier []Charge) []Refusal {
 	return out
 }
 
+// count counts people once each, changes every time: their ids are the plan's, and
+// two plans may give one id to two changes.
 func count(charges []Charge, key string) int {
 	seen := map[string]bool{}
+	changes := 0
 	for _, ch := range charges {
-		if key == LosingAccess && Losing(ch.Kind) || key == operationName(ch.Kind) {
+		switch {
+		case (key != LosingAccess || !Losing(ch.Kind)) && key != operationName(ch.Kind):
+		case strings.HasPrefix(ch.Subject, changeSubject):
+			changes++
+		default:
 			seen[ch.Subject] = true
 		}
 	}
-	return len(seen)
+	return changes + len(seen)
 }
 
 func countWord(key string) string {
@@ -95,15 +113,16 @@ func countWord(key string) string {
 func (c *Checker) NeedsSignature(s Subject) (rule string) {
 	need := c.g.ClientSignature
 	op := s.Change.GetOperation()
-	if slices.Contains(need.Operations, operationName(op.Kind())) {
+	adds := len(op.GetCreate().GetMembers()) > 0 && slices.Contains(need.Operations, operationName(connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER))
+	if adds || slices.Contains(need.Operations, operationName(op.Kind())) {
 		return c.g.Alias + "/client_signature.operations"
 	}
 	for _, r := range c.g.Scope {
 		if !slices.Contains(need.Rules, r.Rule) {
 			continue
 		}
-		for _, name := range placesOf(s) {
-			if r.holds(name, op.GetObject().GetType(), c.rule) {
+		for _, o := range touchedBy(s) {
+			if r.holds(o.GetName(), o.GetType(), c.rule) {
 				return c.g.Alias + "/client_signature.rules." + r.Rule
 			}
 		}
@@ -114,25 +133,42 @@ func (c *Checker) NeedsSignature(s Subject) (rule string) {
 	return ""
 }
 
-func placesOf(s Subject) []*connectorv1.Name {
+// touchedBy is the object where it is and where it goes, and every group whose
+// power the change hands on.
+func touchedBy(s Subject) []*connectorv1.Object {
 	op := s.Change.GetOperation()
+	out := append(slices.Clone(s.Above), s.Named...)
+	at := func(n *connectorv1.Name) {
+		out = append(out, &connectorv1.Object{Type: op.GetObject().GetType(), Name: n})
+	}
 	if create := op.GetCreate(); create != nil {
-		return []*connectorv1.Name{create.GetName()}
+		at(create.GetName())
+		return out
 	}
-	out := []*connectorv1.Name{s.Object.GetName()}
-	if r := op.GetRename(); r != nil {
-		out = append(out, &connectorv1.Name{Components: append([]*connectorv1.Component{r.GetTo()}, s.Object.GetName().Parent().GetComponents()...)})
-	}
-	if m := op.GetMove(); m != nil {
-		out = append(out, &connectorv1.Name{Components: append([]*connectorv1.Component{s.Object.GetName().Leaf()}, m.GetTo()...)})
+	at(s.Object.GetName())
+	if op.GetRename() != nil || op.GetMove() != nil {
+		at(NameAfter(s.Object, op))
 	}
 	return out
+}
+
+// NameAfter is the name that a rename or move gives to an object.
+func NameAfter(o *connectorv1.Object, op *connectorv1.Operation) *connectorv1.Name {
+	if r := op.GetRename(); r != nil {
+		return &connectorv1.Name{Components: append([]*connectorv1.Component{r.GetTo()}, o.GetName().Parent().GetComponents()...)}
+	}
+	return &connectorv1.Name{Components: append([]*connectorv1.Component{o.GetName().Leaf()}, op.GetMove().GetTo()...)}
 }
 
 func (c *Checker) writesDangerous(op *connectorv1.Operation) bool {
 	t := c.types[op.GetObject().GetType()]
 	for _, a := range op.GetCreate().GetAttributes() {
 		if c.danger(t.AttributeType(a.GetName()), a.GetName(), a.GetValues()) != "" {
+			return true
+		}
+	}
+	for _, p := range append(op.GetCreate().GetName().Leaf().GetParts(), op.GetRename().GetTo().GetParts()...) {
+		if c.danger(t.AttributeType(p.GetType()), p.GetType(), [][]byte{[]byte(p.GetValue())}) != "" {
 			return true
 		}
 	}

@@ -1,12 +1,10 @@
 package guardrails
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
@@ -28,6 +26,10 @@ type Subject struct {
 	// counts for add_member only, and only if AboveKnown.
 	Above      []*connectorv1.Object
 	AboveKnown bool
+	// Named is every group that already names as a member what a create, rename
+	// or move would make, with all that is above those groups: a stale member of
+	// an old name is a membership for whoever gets the name.
+	Named []*connectorv1.Object
 	// CreatedHere is true for an object that this agent created.
 	CreatedHere bool
 }
@@ -41,7 +43,7 @@ type Checker struct {
 }
 
 // Checker prepares the guardrails for an instance: its declared types and case
-// rule, and the anchors (to rule names) at which protected names were ever seen.
+// rule, and the anchors (to Protected.Pin) at which protected names were ever seen.
 func (g *Guardrails) Checker(types []*connectorv1.ObjectType, declared connectorv1.CaseRule, pins map[string]string) *Checker {
 	if g == nil {
 		g = &Guardrails{}
@@ -105,11 +107,15 @@ func (k *checking) run() {
 	case *connectorv1.Operation_Update:
 		for _, d := range action.Update.GetDeltas() {
 			k.attribute(typ, d.GetAttribute(), d.GetAdd(), o.GetName())
+			if len(d.GetAddRefs()) > 0 {
+				k.references(typ, d.GetAttribute(), o.GetName())
+			}
 		}
 	case *connectorv1.Operation_Rename:
-		k.newPlace(o, append([]*connectorv1.Component{action.Rename.GetTo()}, o.GetName().Parent().GetComponents()...))
+		k.leaf(typ, action.Rename.GetTo(), o.GetName())
+		k.newPlace(o, NameAfter(o, op))
 	case *connectorv1.Operation_Move:
-		k.newPlace(o, append([]*connectorv1.Component{o.GetName().Leaf()}, action.Move.GetTo()...))
+		k.newPlace(o, NameAfter(o, op))
 	case *connectorv1.Operation_Delete:
 		k.nothingProtectedBelow(o)
 	case *connectorv1.Operation_AddMember:
@@ -129,6 +135,8 @@ func (k *checking) create(typ string, create *connectorv1.Create) {
 	name := create.GetName()
 	k.notProtectedName(name, "create")
 	k.place(name, typ)
+	k.leaf(typ, name.Leaf(), &connectorv1.Name{})
+	k.named(name)
 	for _, a := range create.GetAttributes() {
 		if !k.naming(name, a) {
 			k.attribute(typ, a.GetName(), a.GetValues(), name)
@@ -148,18 +156,29 @@ func (k *checking) create(typ string, create *connectorv1.Create) {
 	}
 }
 
-// naming reports whether the attribute only repeats the object's own component.
+// naming reports whether the attribute only repeats the object's own component,
+// which leaf has judged.
 func (k *checking) naming(name *connectorv1.Name, a *connectorv1.Attribute) bool {
 	return len(a.GetValues()) == 1 && slices.ContainsFunc(name.Leaf().GetParts(), func(p *connectorv1.Part) bool {
 		return strings.EqualFold(p.GetType(), a.GetName()) && p.GetValue() == string(a.GetValues()[0])
 	})
 }
 
-func (k *checking) newPlace(o *connectorv1.Object, components []*connectorv1.Component) {
-	name := &connectorv1.Name{Components: components}
+// named asks that every group which names the new name already may gain members.
+func (k *checking) named(name *connectorv1.Name) {
+	for _, g := range k.s.Named {
+		k.unprotected(g, "give "+name.Text()+" a membership of")
+		if !k.allowsGain(g) {
+			k.refuse("scope", "%s already has %s, or a group that has it, as a member, and no scope rule of %s allows it to gain members; remove the stale member first", g.GetName().Text(), name.Text(), k.g.Alias)
+		}
+	}
+}
+
+func (k *checking) newPlace(o *connectorv1.Object, name *connectorv1.Name) {
 	k.notProtectedName(name, k.kind.Word()+" to")
 	k.nothingProtectedBelow(o)
 	k.place(name, o.GetType())
+	k.named(name)
 }
 
 // place asks that one rule holds the name and allows the operation wholly.
@@ -270,8 +289,15 @@ func (k *checking) unprotected(o *connectorv1.Object, what string) {
 			return
 		}
 	}
-	if rule, pinned := k.pins[o.GetAnchor()]; pinned && o.GetAnchor() != "" {
-		k.refuse(rule, "%s is protected, under whatever name: nothing may %s it", o.GetName().Text(), what)
+	pin, pinned := k.pins[o.GetAnchor()]
+	if !pinned || o.GetAnchor() == "" {
+		return
+	}
+	for i, p := range k.g.Protected {
+		if p.Pin() == pin {
+			k.refuse(protectedRule(i), "%s is protected, under whatever name: nothing may %s it", o.GetName().Text(), what)
+			return
+		}
 	}
 }
 
@@ -296,70 +322,19 @@ func (k *checking) nothingProtectedBelow(o *connectorv1.Object) {
 
 func protectedRule(i int) string { return fmt.Sprintf("protected[%d]", i) }
 
-// PinRule is the rule name under which the anchor of the i-th protected name is
-// remembered.
-func PinRule(i int) string { return protectedRule(i) }
+// Pin is under what the anchor of a protected name is remembered; empty for one
+// protected by its anchor. It is the name and not its place in the list, so that
+// whom the client takes off the list is free again.
+func (p Protected) Pin() string {
+	if len(p.Name.parsed.GetComponents()) == 0 {
+		return ""
+	}
+	return p.Name.parsed.Key(connectorv1.CaseRule_CASE_RULE_IGNORE)
+}
 
 func sameName(a, b *connectorv1.Name) bool {
 	const ignore = connectorv1.CaseRule_CASE_RULE_IGNORE
 	return len(a.GetComponents()) > 0 && a.Key(ignore) == b.Key(ignore)
-}
-
-// attribute checks that an attribute may be written, and each new value.
-func (k *checking) attribute(typ, name string, values [][]byte, of *connectorv1.Name) {
-	declared := k.types[typ].AttributeType(name)
-	if declared == nil || declared.GetSecret() {
-		k.refuse("attributes", "%s: %s has no attribute %q that changes may write", of.Text(), clean(typ), clean(name))
-		return
-	}
-	if danger := k.danger(declared, name, values); danger != "" && !k.g.allowsDangerous(name) {
-		k.refuse("dangerous", "%s: %s; it can grant power by itself and is not named under dangerous", of.Text(), danger)
-	}
-	var rules []AttributeRule
-	for _, r := range k.g.Attributes {
-		if strings.EqualFold(r.Name, name) && (len(r.Types) == 0 || slices.Contains(r.Types, typ)) {
-			rules = append(rules, r)
-		}
-	}
-	if len(rules) == 0 {
-		k.refuse("attributes", "%s: the attribute %s is not listed under attributes", of.Text(), clean(name))
-		return
-	}
-	for _, v := range values {
-		why := ""
-		for _, r := range rules {
-			if why = r.allows(v, declared.GetRule()); why == "" {
-				break
-			}
-		}
-		if why != "" {
-			k.refuse("attributes", "%s: a value of %s %s", of.Text(), clean(name), why)
-		}
-	}
-}
-
-// allows says why a value is outside the rule's limits, or nothing. Values are
-// not repeated: refusals travel further than attributes may.
-func (r AttributeRule) allows(v []byte, rule connectorv1.MatchingRule) string {
-	length := len(v)
-	if utf8.Valid(v) {
-		length = utf8.RuneCount(v)
-	}
-	switch {
-	case !bytes.HasPrefix(v, []byte(r.Prefix)):
-		return fmt.Sprintf("does not begin with %q", r.Prefix)
-	case !bytes.HasSuffix(v, []byte(r.Suffix)):
-		return fmt.Sprintf("does not end with %q", r.Suffix)
-	case r.MaxLength > 0 && length > r.MaxLength:
-		return fmt.Sprintf("is longer than %d characters", r.MaxLength)
-	case r.Pattern.re != nil && !r.Pattern.re.Match(v):
-		return fmt.Sprintf("does not match %q", r.Pattern.source)
-	case len(r.OneOf) > 0 && !slices.ContainsFunc(r.OneOf, func(one string) bool {
-		return bytes.Equal(connectorv1.Canonical(rule, []byte(one)), connectorv1.Canonical(rule, v))
-	}):
-		return "is not one of those listed"
-	}
-	return ""
 }
 
 // clean makes a text that came from outside safe to show.

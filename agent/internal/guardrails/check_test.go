@@ -148,7 +148,7 @@ func TestCheck(t *testing.T) {
 		"password on another account":  {password(anna, false), "credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checker := parse(t, example).Checker(types, connectorv1.CaseRule_CASE_RULE_IGNORE, map[string]string{"anchor-ceo": PinRule(0)})
+			checker := parse(t, example).Checker(types, connectorv1.CaseRule_CASE_RULE_IGNORE, map[string]string{"anchor-ceo": Protected{Name: NewName(dn(t, "uid=ceo"+people))}.Pin(), "anchor-anna": "a name that is on the list no more"})
 			got := checker.Check(c.s, now)
 			if c.rule == "" {
 				if len(got) != 0 {

@@ -3,7 +3,9 @@ package guardrails
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -34,7 +36,9 @@ var rootNumbers = []string{"uidNumber", "gidNumber", "uid_number", "gid_number"}
 
 // DangerousAttribute reports whether the attribute can grant power by itself in
 // any directory, whatever its value.
+// Options such as ";binary" (RFC 4512 2.5) do not make it another one.
 func DangerousAttribute(name string) bool {
+	name, _, _ = strings.Cut(name, ";")
 	return containsFold(dangerous, name)
 }
 
@@ -46,7 +50,7 @@ func containsFold(list []string, name string) bool {
 
 // danger says what is dangerous about writing these values, or nothing.
 func (c *Checker) danger(declared *connectorv1.AttributeType, name string, values [][]byte) string {
-	if containsFold(rootNumbers, name) {
+	if bare, _, _ := strings.Cut(name, ";"); containsFold(rootNumbers, bare) {
 		for _, v := range values {
 			// What is no plain number may still read as 0 to whoever uses it.
 			n := connectorv1.Canonical(connectorv1.MatchingRule_MATCHING_RULE_INTEGER, v)
@@ -62,6 +66,9 @@ func (c *Checker) danger(declared *connectorv1.AttributeType, name string, value
 	return ""
 }
 
+// plainNumber reports whether v is a number that no system of 32-bit ids cuts
+// down to another one; the greatest of them stands for nobody (chown(2)).
 func plainNumber(v []byte) bool {
-	return len(v) > 0 && len(v) <= 10 && !bytes.ContainsFunc(v, func(r rune) bool { return r < '0' || r > '9' })
+	n, err := strconv.ParseUint(string(v), 10, 32)
+	return err == nil && n < math.MaxUint32
 }

@@ -96,6 +96,11 @@ func (p *parser) walk(n *yaml.Node, t reflect.Type, path string) {
 		p.add(path, "uses an anchor or alias; write the value out")
 		return
 	}
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		// A limit whose value was forgotten must not be no limit.
+		p.add(path, "has no value; give it one or remove the key")
+		return
+	}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -192,8 +197,9 @@ func (p *parser) validate(g *Guardrails) {
 		if strings.TrimSpace(a.Name) == "" {
 			p.add(path+".name", "must be the directory's own name of the attribute")
 		}
-		if a.MaxLength < 0 {
-			p.add(path+".max_length", "must not be negative")
+		p.positive(path+".max_length", int64(a.MaxLength))
+		if p.given(path+".one_of") && len(a.OneOf) == 0 {
+			p.add(path+".one_of", "lists nothing; list the values or remove the key")
 		}
 		if DangerousAttribute(a.Name) && !g.allowsDangerous(a.Name) {
 			p.add(path+".name", "%q can grant power by itself; if that is meant, name it under dangerous too", a.Name)
@@ -202,6 +208,9 @@ func (p *parser) validate(g *Guardrails) {
 	for i, s := range g.Protected {
 		if (s.Name.parsed == nil) == (s.Anchor == "") {
 			p.add(fmt.Sprintf("guardrails.protected[%d]", i), "must have either a name or an anchor")
+		}
+		if s.Name.parsed != nil && len(s.Name.parsed.GetComponents()) == 0 {
+			p.add(fmt.Sprintf("guardrails.protected[%d].name", i), "is empty and would protect nothing")
 		}
 	}
 	p.budget("guardrails.budgets.plan", g.Budgets.Plan)
@@ -234,10 +243,17 @@ func (p *parser) scopeRule(path string, r ScopeRule, rules map[string]bool) {
 	if r.Match != nil && (r.Match.Part == "" || r.Match.Glob == "") {
 		p.add(path+".match", "must have part and glob")
 	}
-	if r.MaxGrant < 0 {
-		p.add(path+".max_grant", "must not be negative")
-	}
+	p.positive(path+".max_grant", int64(r.MaxGrant))
 	p.operations(path+".operations", r.Operations)
+}
+
+func (p *parser) given(path string) bool { return p.lines[path] != 0 }
+
+// positive refuses a limit of nothing, which would read as no limit.
+func (p *parser) positive(path string, v int64) {
+	if p.given(path) && v <= 0 {
+		p.add(path, "must be more than 0; without the key there is no limit")
+	}
 }
 
 func (p *parser) operations(path string, names []string) {
@@ -280,11 +296,12 @@ type Pattern struct {
 
 // UnmarshalYAML compiles the expression (RE2, see package regexp/syntax).
 func (p *Pattern) UnmarshalYAML(n *yaml.Node) error {
-	re, err := regexp.Compile(`\A(?:` + n.Value + `)\z`)
+	// On its own first: in the middle of the whole, brackets could pair up.
+	_, err := regexp.Compile(n.Value)
 	if err != nil {
 		return &fault{line: n.Line, text: fmt.Sprintf("%q is not a regular expression (RE2): %v", n.Value, err)}
 	}
-	p.source, p.re = n.Value, re
+	p.source, p.re = n.Value, regexp.MustCompile(`\A(?:`+n.Value+`)\z`)
 	return nil
 }
 

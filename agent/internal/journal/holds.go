@@ -203,13 +203,13 @@ func (tx *Tx) DropCharges(before time.Time) error {
 	return nil
 }
 
-// PutPin remembers the anchor of a protected name.
-func (tx *Tx) PutPin(connector, rule, anchor string) error {
-	return tx.put("pins", rowKey(connector, anchor), 0, rule)
+// PutPin remembers the anchor of a protected name (guardrails.Protected.Pin).
+func (tx *Tx) PutPin(connector, name, anchor string) error {
+	return tx.put("pins", rowKey(connector, anchor), 0, name)
 }
 
-// Pins returns anchor -> rule of a connector's protected names, as they were
-// ever seen.
+// Pins returns anchor -> name of a connector's protected names, as they were ever
+// seen.
 func (tx *Tx) Pins(connector string) (map[string]string, error) {
 	return tx.stringMap("pins", connector)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -277,8 +278,16 @@ func TestRecoverCarriesObligations(t *testing.T) {
 	o := options(t)
 	j := open(t, o)
 	hold := Hold{ID: "h", Connector: "c", Group: "g", Member: "m", Due: time.Unix(1000, 0).UTC(), State: HoldOpen, Made: true}
+	pending := func(change string) Hold {
+		h := hold
+		h.ID, h.Order, h.Change, h.State, h.Made = "o/"+change, "o", change, HoldPending, false
+		return h
+	}
 	commit(t, j, func(tx *Tx) error {
-		return errors.Join(record("1")(tx), tx.SetSequence(5), tx.PutHold(hold), tx.UsePlan([]byte("p"), "o"), tx.Set(VarPaused, "holiday"))
+		return errors.Join(record("1")(tx), tx.SetSequence(5), tx.PutHold(hold), tx.UsePlan([]byte("p"), "o"), tx.Set(VarPaused, "holiday"),
+			tx.PutOrder(Order{ID: "o", Sequence: 5, Manifest: []byte("m")}), tx.PutHold(pending("sent")), tx.PutHold(pending("never")),
+			tx.PutProgress("o", "sent", Progress{Receipt: []byte("r")}), tx.KeepEffect(0, []byte("first")),
+			tx.PutPin("c", "name", "anchor"), tx.PutCharges("o", []Charge{{Connector: "c", Subject: "s", At: time.Unix(50, 0)}}))
 	})
 	if err := j.Quarantine(context.Background(), "test"); err != nil {
 		t.Fatal(err)
@@ -288,24 +297,44 @@ func TestRecoverCarriesObligations(t *testing.T) {
 	}
 	next := o
 	next.Identity.Epoch, next.Key = 2, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, 32))
-	if err := Recover(context.Background(), next, testIdentity, testKey); err != nil {
-		t.Fatal(err)
+	var accepted []string
+	accept := func(_ *Tx, h Hold) error { accepted = append(accepted, h.ID); return nil }
+	for range 2 { // the second one finds it done
+		if err := Recover(context.Background(), next, testIdentity, testKey, accept); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Sort(accepted); !slices.Equal(accepted, []string{"h", "o/sent"}) {
+		t.Errorf("obligations taken on are %v", accepted)
 	}
 	j = open(t, next)
+	commit(t, j, func(tx *Tx) error { return tx.KeepEffect(0, []byte("second")) })
 	if j.Quarantined() != "" || j.Sequence() != 0 || j.Head().Next != 0 {
 		t.Fatalf("quarantine %q, sequence %d, %d records in the new epoch", j.Quarantined(), j.Sequence(), j.Head().Next)
 	}
 	if err := j.View(context.Background(), func(tx *Tx) error {
 		holds, err := tx.TimedHolds()
-		if err != nil || len(holds) != 1 || holds[0].ID != "h" || !holds[0].Made {
+		if err != nil || len(holds) != 2 || !holds[0].Made || !holds[1].Made || holds[1].State != HoldOpen {
 			return fmt.Errorf("holds %v, %w", holds, err)
 		}
+		if o, found, err := tx.Order("o"); err != nil || !found || !o.Ended {
+			return fmt.Errorf("order %+v, %v, %w", o, found, err)
+		}
+		effects, err := tx.Effects()
+		if err != nil || len(effects) != 2 || string(effects[0]) != "first" || string(effects[1]) != "second" {
+			return fmt.Errorf("effects %q, %w", effects, err)
+		}
+		charges, err := tx.Charges(time.Unix(1, 0))
+		pins, perr := tx.Pins("c")
+		if err := errors.Join(err, perr); err != nil || len(charges) != 1 || pins["anchor"] != "name" {
+			return fmt.Errorf("charges %v, pins %v, %w", charges, pins, err)
+		}
 		used, err := tx.PlanUsed([]byte("p"))
-		paused, perr := tx.Get(VarPaused)
+		paused, gerr := tx.Get(VarPaused)
 		if used != "o" || paused != "holiday" {
 			return fmt.Errorf("used %q, paused %q", used, paused)
 		}
-		return errors.Join(err, perr)
+		return errors.Join(err, gerr)
 	}); err != nil {
 		t.Fatal(err)
 	}

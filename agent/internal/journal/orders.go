@@ -3,22 +3,24 @@ package journal
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
 
 // Order is an admitted order. It is open until every change has a receipt.
 type Order struct {
-	ID             string    `json:"id"`
-	Sequence       uint64    `json:"sequence"`
-	PlanDigest     []byte    `json:"plan_digest"`
-	EnvelopeDigest []byte    `json:"envelope_digest"`
-	PolicyVersion  string    `json:"policy_version"`
-	Manifest       []byte    `json:"manifest"`
-	Superseded     []string  `json:"superseded,omitempty"`
-	Expires        time.Time `json:"expires"`
-	Chunks         int       `json:"chunks"`
-	Changes        int       `json:"changes"`
+	ID             string `json:"id"`
+	Sequence       uint64 `json:"sequence"`
+	PlanDigest     []byte `json:"plan_digest"`
+	EnvelopeDigest []byte `json:"envelope_digest"`
+	PolicyVersion  string `json:"policy_version"`
+	// Manifest is there as long as the order is open.
+	Manifest   []byte    `json:"manifest,omitempty"`
+	Superseded []string  `json:"superseded,omitempty"`
+	Expires    time.Time `json:"expires"`
+	Chunks     int       `json:"chunks"`
+	Changes    int       `json:"changes"`
 	// GuardrailsDigest in hexadecimal, as they stood at admission.
 	GuardrailsDigest string `json:"guardrails_digest"`
 	Ended            bool   `json:"ended"`
@@ -48,21 +50,23 @@ func (tx *Tx) Order(id string) (o Order, found bool, err error) {
 
 // OpenOrders returns the orders that have not ended, by sequence.
 func (tx *Tx) OpenOrders() ([]Order, error) {
+	all, err := tx.orders()
+	open := slices.DeleteFunc(all, func(o Order) bool { return o.Ended })
+	sortBySequence(open)
+	return open, err
+}
+
+func (tx *Tx) orders() ([]Order, error) {
 	rows, err := tx.rows("orders", "", 0)
 	if err != nil {
 		return nil, err
 	}
-	var out []Order
-	for _, r := range rows {
-		var o Order
-		if err := decodeRow(r.body, &o); err != nil {
+	out := make([]Order, len(rows))
+	for i, r := range rows {
+		if err := decodeRow(r.body, &out[i]); err != nil {
 			return nil, err
 		}
-		if !o.Ended {
-			out = append(out, o)
-		}
 	}
-	sortBySequence(out)
 	return out, nil
 }
 

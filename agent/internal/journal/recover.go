@@ -12,19 +12,23 @@ import (
 	"github.com/reevehq/reeve/pki/keys"
 )
 
-// carried are the tables that a new epoch takes over from the one before: what is
-// owed, what was created and changed, what was used up.
-var carried = []string{"holds", "created", "anchors", "effects", "charges", "plans", "pins"}
+// carried are the tables that a new epoch takes over from the one before as they
+// are: what was created and changed, what was used up. What is owed and the orders
+// are carried too, but not as they are.
+var carried = []string{"created", "anchors", "effects", "charges", "plans", "pins"}
 
 // Recover begins a new epoch: it opens the old journal, quarantined or not, makes
 // the journal of o.Identity beside it with everything that outlives an epoch
 // (obligations first of all, what the agent created and changed, used plans,
-// budgets, protected anchors, the last checkpoint), and puts it in the old one's
-// place, which stays as "PATH.epoch-N". Open orders are not taken over: the
-// control plane plans them again. oldKey is the old epoch's audit key. It is a
-// local command; nothing else has the journal open meanwhile. It may be run again
-// after a crash.
-func Recover(ctx context.Context, o Options, oldIdentity Identity, oldKey crypto.Signer) (err error) {
+// budgets, protected anchors), and puts it in the old one's
+// place, which stays as "PATH.epoch-N". Open orders do not go on: the control plane
+// plans them again. A membership whose add was sent and not read back counts as
+// made, since nobody will look again before its end. accept is called for every
+// obligation that the new epoch takes on, within the new journal's commit. oldKey
+// is the old epoch's audit key. It is a local command; nothing else has the journal
+// open meanwhile. It may be run again after a crash, and does nothing when the
+// journal is of the new epoch already.
+func Recover(ctx context.Context, o Options, oldIdentity Identity, oldKey crypto.Signer, accept func(*Tx, Hold) error) (err error) {
 	if o.Identity.Epoch <= oldIdentity.Epoch {
 		return fmt.Errorf("recover: epoch %d does not come after %d", o.Identity.Epoch, oldIdentity.Epoch)
 	}
@@ -32,6 +36,11 @@ func Recover(ctx context.Context, o Options, oldIdentity Identity, oldKey crypto
 	oldOptions := o
 	oldOptions.Identity, oldOptions.Key = oldIdentity, oldKey
 	old, err := Open(ctx, oldOptions)
+	if errors.Is(err, ErrIdentity) || errors.Is(err, ErrForged) {
+		if done, openErr := Open(ctx, o); openErr == nil {
+			return done.Close()
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
@@ -45,7 +54,7 @@ func Recover(ctx context.Context, o Options, oldIdentity Identity, oldKey crypto
 			return fmt.Errorf("recover: %w", err)
 		}
 	}
-	if err := carry(ctx, old, fresh); err != nil {
+	if err := carry(ctx, old, fresh, accept); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
 	kept := fmt.Sprintf("%s.epoch-%d", o.Path, oldIdentity.Epoch)
@@ -78,7 +87,7 @@ func Recover(ctx context.Context, o Options, oldIdentity Identity, oldKey crypto
 }
 
 // carry fills the new journal, checkpointed into its one file and closed.
-func carry(ctx context.Context, old *Journal, fresh Options) (err error) {
+func carry(ctx context.Context, old *Journal, fresh Options, accept func(*Tx, Hold) error) (err error) {
 	next, err := Open(ctx, fresh)
 	if err != nil {
 		return err
@@ -97,7 +106,10 @@ func carry(ctx context.Context, old *Journal, fresh Options) (err error) {
 					}
 				}
 			}
-			for _, name := range []Var{VarPaused, VarCosigned, VarFrozen, VarLeft} {
+			if err := errors.Join(carryOrders(from, to), carryHolds(from, to, accept)); err != nil {
+				return err
+			}
+			for _, name := range []Var{VarPaused, VarFrozen, VarLeft} {
 				value, err := from.Get(name)
 				if err != nil {
 					return err
@@ -110,6 +122,52 @@ func carry(ctx context.Context, old *Journal, fresh Options) (err error) {
 			return to.putMarks()
 		})
 	}), truncate(ctx, next))
+}
+
+// carryOrders keeps the ids of orders used, all of them as ended.
+func carryOrders(from, to *Tx) error {
+	orders, err := from.orders()
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		o.Ended, o.Manifest = true, nil
+		if err := to.PutOrder(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func carryHolds(from, to *Tx, accept func(*Tx, Hold) error) error {
+	holds, err := from.Holds()
+	if err != nil {
+		return err
+	}
+	for _, h := range holds {
+		if h.State == HoldPending {
+			progress, err := from.Progress(h.Order)
+			if err != nil {
+				return err
+			}
+			if p, sent := progress[h.Change]; !h.Made && (!sent || p.Settled) {
+				continue // the add was never sent
+			} else if h.Made && !sent {
+				// It was handed another grant's end in vain.
+				h.Due = to.Now()
+			}
+			h.State, h.Made = HoldOpen, true
+		}
+		if err := to.PutHold(h); err != nil {
+			return err
+		}
+		if h.Timed() {
+			if err := accept(to, h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func truncate(ctx context.Context, j *Journal) error {

@@ -18,8 +18,6 @@ type Var string
 const (
 	// VarPaused holds the reason when `reeve-agent pause` stopped orders.
 	VarPaused Var = "paused"
-	// VarCosigned is the last checkpoint cosigned, a signed note.
-	VarCosigned Var = "cosigned"
 	// VarFrozen holds the reason when the clock jumped forward.
 	VarFrozen Var = "frozen"
 	// VarLeft is set once the agent has left.
@@ -125,9 +123,10 @@ func (tx *Tx) ObservedAll(connector string) iter.Seq2[string, [32]byte] {
 
 // KeepEffect keeps an applied receipt (encoded auditv1.Receipt) beside the chain.
 // It is not purged with the spool: what it changed from is what `leave` and
-// offboarding go back to.
+// offboarding go back to. Later epochs keep it.
 func (tx *Tx) KeepEffect(index uint64, receipt []byte) error {
-	return tx.put("effects", rowKey(fmt.Sprintf("%020d", index)), int64(index), bytes.Clone(receipt))
+	// Each epoch counts its records anew.
+	return tx.put("effects", rowKey(fmt.Sprintf("%020d", tx.j.o.Identity.Epoch), fmt.Sprintf("%020d", index)), int64(index), bytes.Clone(receipt))
 }
 
 // Effects returns every kept receipt, oldest first.

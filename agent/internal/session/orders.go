@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/reevehq/reeve/plugins/sdk"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
@@ -35,11 +37,14 @@ type Orders struct {
 	Link     Acquirer
 	Receiver Receiver
 	Logger   *slog.Logger
-	// Tries is how often a fetch that failed is tried again before it waits for
-	// the control plane to say so again; 0 is 5. Pause is the first wait in
-	// between; 0 is one second.
+	// Tries is how often a fetch is tried before what waits behind it has its
+	// turn; 0 is 5. Pause is the first wait in between; 0 is one second. After
+	// Later it comes to the end of the queue again; 0 is one minute. Only what
+	// the control plane does not have any more is given up: a disk that was full
+	// has space again without anybody telling.
 	Tries int
 	Pause time.Duration
+	Later time.Duration
 
 	mu      sync.Mutex
 	queue   []*agentv1.Fetch
@@ -106,12 +111,15 @@ func (o *Orders) Run(ctx context.Context) {
 	o.mu.Lock()
 	o.init()
 	o.mu.Unlock()
-	tries, first := o.Tries, o.Pause
+	tries, first, later := o.Tries, o.Pause, o.Later
 	if tries <= 0 {
 		tries = 5
 	}
 	if first <= 0 {
 		first = time.Second
+	}
+	if later <= 0 {
+		later = time.Minute
 	}
 	for ctx.Err() == nil {
 		f := o.next()
@@ -129,6 +137,12 @@ func (o *Orders) Run(ctx context.Context) {
 				break
 			}
 			o.Logger.Warn("order was not taken", "fetch", sdk.Clean(fetchKey(f)), "try", try+1, "error", sdk.Clean(err.Error()))
+			if forGood(err) {
+				break
+			}
+			if try == tries-1 {
+				time.AfterFunc(later, func() { o.Add(f) })
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause/2 + rand.N(pause/2+1)):
@@ -136,6 +150,16 @@ func (o *Orders) Run(ctx context.Context) {
 			pause *= 2
 		}
 	}
+}
+
+// forGood reports whether asking again has no sense in this session: the order
+// was taken back, or is not this agent's to fetch.
+func forGood(err error) bool {
+	switch status.Code(err) {
+	case codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition:
+		return true
+	}
+	return false
 }
 
 func (o *Orders) take(ctx context.Context, f *agentv1.Fetch) error {

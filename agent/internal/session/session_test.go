@@ -419,3 +419,19 @@ func TestOrdersRunOneByOneAndOnce(t *testing.T) {
 		t.Errorf("effects: %d", len(r.effect))
 	}
 }
+
+// An order that could not be taken, for want of space for instance, is fetched
+// again by itself however long that lasted: nobody announces it twice.
+func TestOrderThatCouldNotBeTakenComesAgain(t *testing.T) {
+	a := newAgent(t)
+	r := &receiver{known: map[string]bool{}, fail: 5}
+	a.orders = &session.Orders{Link: a.link, Receiver: r, Logger: quiet(), Tries: 2, Pause: time.Millisecond, Later: 10 * time.Millisecond}
+	a.cp.Orders["o1"] = &fakecontrolplane.Order{Envelope: []byte("e1"), Chunks: [][]byte{[]byte("a")}}
+	a.start(a.orders.Run)
+	a.cp.Newest().Send(&agentv1.SessionResponse{Message: &agentv1.SessionResponse_Fetch{Fetch: &agentv1.Fetch{Order: "o1"}}})
+	await(t, "the order to run", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.effect) == 1
+	})
+}

@@ -75,14 +75,11 @@ func (d Dir) Marks() string { return d.at("marks.json") }
 // Plans is the folder of plans that were tried here, for review.
 func (d Dir) Plans() string { return d.at("plans") }
 
-// Effects are the kept receipts of earlier epochs.
-func (d Dir) Effects() string { return d.at("effects.json") }
-
-// Carried is what a journal leaves to the one of the next epoch.
-func (d Dir) Carried() string { return d.at("carried.json") }
-
 // Socket is where a running agent listens for local commands.
 func (d Dir) Socket() string { return d.at("agent.sock") }
+
+// Witness is the folder of the checkpoint that was cosigned last.
+func (d Dir) Witness() string { return d.at("witness") }
 
 // Checkpoints is the folder of the checkpoints this agent has cosigned.
 func (d Dir) Checkpoints() string { return d.at("checkpoints") }

@@ -94,6 +94,13 @@ func (r *Registry) Connected(tenant string) []Live {
 	return list
 }
 
+// has reports whether the agent has a session.
+func (r *Registry) has(key agentKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sessions[key] != nil
+}
+
 // open makes s the agent's session: one that it moved away from gets no more
 // directives. close undoes that unless another took its place.
 func (r *Registry) open(key agentKey, s *session) (close func()) {

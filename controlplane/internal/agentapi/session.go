@@ -112,6 +112,7 @@ func (a *agentService) Session(stream grpc.BidiStreamingServer[agentv1.SessionRe
 func (a *agentService) greet(ctx context.Context, stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], c *Caller, s *session, hello *agentv1.Hello) error {
 	agent, head, err := a.Enrollment.Hello(ctx, c.Tenant, c.Agent, enrollment.Hello{
 		Version: hello.GetVersion(), Epoch: hello.GetEpoch(), ChainLength: hello.GetChainLength(), ChainHash: hello.GetChainHash(),
+		Another: a.Registry.has(agentKey{c.Tenant, c.Agent}),
 	})
 	if err != nil {
 		return err

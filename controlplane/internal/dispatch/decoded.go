@@ -10,18 +10,22 @@ import (
 // keptPlans is how many decoded plans are kept: those whose receipts come in now.
 const keptPlans = 8
 
-// decodedPlans keeps the changes of plans by id, so that a receipt does not
+// decodedPlans keeps the changes of plans, by agent, by id, so that a receipt does not
 // decode a whole plan again. A plan never changes, so nothing grows stale.
 type decodedPlans struct {
 	mu    sync.Mutex
-	plans map[string]map[string]*planv1.Change
-	order []string
+	plans map[part]map[string]*planv1.Change
+	order []part
 }
 
-func (d *decodedPlans) of(plan string, chunks func() ([]planning.Chunk, error)) (map[string]*planv1.Change, error) {
+// part is a plan's part for one agent.
+type part struct{ plan, agent string }
+
+func (d *decodedPlans) of(plan, agent string, chunks func() ([]planning.Chunk, error)) (map[string]*planv1.Change, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if changes := d.plans[plan]; changes != nil {
+	key := part{plan, agent}
+	if changes := d.plans[key]; changes != nil {
 		return changes, nil
 	}
 	list, err := chunks()
@@ -39,13 +43,13 @@ func (d *decodedPlans) of(plan string, chunks func() ([]planning.Chunk, error)) 
 		}
 	}
 	if d.plans == nil {
-		d.plans = map[string]map[string]*planv1.Change{}
+		d.plans = map[part]map[string]*planv1.Change{}
 	}
 	if len(d.order) == keptPlans {
 		delete(d.plans, d.order[0])
 		d.order = d.order[1:]
 	}
-	d.plans[plan] = changes
-	d.order = append(d.order, plan)
+	d.plans[key] = changes
+	d.order = append(d.order, key)
 	return changes, nil
 }

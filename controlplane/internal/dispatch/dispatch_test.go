@@ -46,7 +46,9 @@ func (f *fakeLog) Prove(_ tx.Tx, _ string, entries []uint64) (proofs []*planv1.I
 	return proofs, nil
 }
 
-func (f fakeAgents) Epoch(_ tx.Tx, _, agent string) (uint64, error) { return f[agent], nil }
+func (f fakeAgents) Epoch(_ tx.Tx, _, agent string) (uint64, bool, error) {
+	return f[agent], f[agent] > 0, nil
+}
 
 func (f *fakeSigner) Sign(o *planv1.Order) ([]byte, error) {
 	f.orders = append(f.orders, proto.CloneOf(o))
@@ -65,6 +67,7 @@ type desk struct {
 	approval *approval.Service
 	log      *fakeLog
 	signer   *fakeSigner
+	agents   fakeAgents
 	now      time.Time
 	plans    int
 }
@@ -76,10 +79,10 @@ func open(t *testing.T, solo bool) *desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	d := &desk{t: t, db: db, log: new(fakeLog), signer: new(fakeSigner), now: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)}
+	d := &desk{t: t, db: db, log: new(fakeLog), signer: new(fakeSigner), agents: fakeAgents{"dc1": 1, "dc2": 3}, now: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return d.now }
 	d.Service = dispatch.New(dispatch.Config{
-		DB: db, Store: dispatchstore.Store{}, Plans: planningstore.Store{}, Log: d.log, Agents: fakeAgents{"dc1": 1, "dc2": 3},
+		DB: db, Store: dispatchstore.Store{}, Plans: planningstore.Store{}, Log: d.log, Agents: d.agents,
 		Accounts: new(fakeAccounts), Signer: d.signer, TrustDomain: "reeve.example", Now: clock, Logger: slog.New(slog.DiscardHandler),
 		Waiting: func(string, string) {}, Changed: func(string) {},
 	})
@@ -207,7 +210,7 @@ func TestAnOrderIsDeliveredUntilItsEndIsOnRecord(t *testing.T) {
 		t.Fatal("another agent's word ended the order")
 	}
 	d.received("fabrikam", "dc1", auditv1.Type_TYPE_RECEIPT, &auditv1.Body{Body: &auditv1.Body_Receipt{Receipt: &auditv1.Receipt{
-		Order: order, Change: "c1-dc1", Connector: "corp", Result: auditv1.Receipt_RESULT_APPLIED,
+		Order: order, Change: "c1-dc1", Connector: "corp", Operation: connectorv1.OperationKind_OPERATION_KIND_DISABLE, Anchor: "a", Result: auditv1.Receipt_RESULT_APPLIED,
 	}}})
 	for range 2 {
 		d.received("fabrikam", "dc1", auditv1.Type_TYPE_ORDER_ENDED, ended(order))

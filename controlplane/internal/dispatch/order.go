@@ -49,7 +49,8 @@ type Store interface {
 	Order(t tx.Tx, id string) (Order, error)
 	// OfPlan returns the plan's orders sorted by agent.
 	OfPlan(t tx.Tx, plan string) ([]Order, error)
-	// Open returns the orders an agent has not ended, by sequence.
+	// Open returns the orders an agent has not ended, by sequence; of all agents of
+	// all tenants when both are empty.
 	Open(t tx.Tx, tenant, agent string) ([]Order, error)
 	SetState(t tx.Tx, id string, state State, summary *auditv1.OrderEvent) error
 	// LastSequence of an agent's epoch; 0 before the first.

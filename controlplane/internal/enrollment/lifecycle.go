@@ -92,6 +92,9 @@ type Hello struct {
 	// ChainLength and ChainHash are its journal's.
 	ChainLength uint64
 	ChainHash   []byte
+	// Another session of the agent is open: it is moving to a new connection, or
+	// there are two of it.
+	Another bool
 }
 
 // maxEpochs is how many epochs an agent may have opened since its last session.
@@ -100,7 +103,9 @@ const maxEpochs = 16
 // Hello takes an active agent's hello. A later epoch than the present one begins:
 // the agent opened it with local root after its journal was lost. A journal
 // behind what is durable here quarantines the agent, which the answer's
-// Quarantine says; the first time is a record. The head is how far the epoch's
+// Quarantine says; the first time is a record. Beside another session nothing
+// follows from it: records go on coming in there while this hello travels, and if
+// there are two agents, what they ship tells (intake suspends both). The head is how far the epoch's
 // chain is durable here. Errors: ErrEpoch for any other epoch, and those of
 // Authorize.
 func (s *Service) Hello(ctx context.Context, tenantID, id string, h Hello) (a Agent, head chain.Head, err error) {
@@ -126,6 +131,7 @@ func (s *Service) Hello(ctx context.Context, tenantID, id string, h Hello) (a Ag
 		}
 		reason := ""
 		switch {
+		case h.Another:
 		case h.ChainLength < head.Next:
 			reason = fmt.Sprintf("the agent's journal holds %d records, %d were received from it: it was restored from an older copy; run `reeve-agent recover`", h.ChainLength, head.Next)
 		case h.ChainLength == head.Next && head.Next > 0 && !bytes.Equal(h.ChainHash, head.Link[:]):

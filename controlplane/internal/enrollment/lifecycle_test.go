@@ -77,6 +77,10 @@ func TestHelloFindsRestoredJournals(t *testing.T) {
 			t.Fatalf("epoch %d: %v", epoch, err)
 		}
 	}
+	// A session that moves says what its journal held when it began to move.
+	if who, _, err := e.Enrollment.Hello(t.Context(), "fabrikam", "dc1", enrollment.Hello{Epoch: 1, ChainLength: 3, Another: true}); err != nil || who.Quarantine != "" {
+		t.Fatalf("journal of a session that moves: %+v %v", who, err)
+	}
 	for range 2 {
 		if who, _, err := hello(1, 3, nil); err != nil || !strings.Contains(who.Quarantine, "recover") {
 			t.Fatalf("restored journal: %+v %v", who, err)

@@ -39,7 +39,8 @@ type Identity struct {
 // Link ties a source object to an identity.
 type Link struct {
 	Connector, Anchor, Identity string
-	// Snapshot is the last one folded in.
+	// Snapshot is the last one that lacked the object, so that folding it twice
+	// counts once; at first the one that the link comes from.
 	Snapshot string
 }
 
@@ -131,6 +132,8 @@ type SourceSnapshot struct {
 	Complete  bool
 	At        time.Time
 	Objects   []*connectorv1.Object
+	// Same names the other connectors that reach the same directory.
+	Same []string
 }
 
 // TargetSnapshot is a target's current snapshot.

@@ -32,10 +32,6 @@ func New(db *tx.DB, store Store, audit Records, now func() time.Time) *Service {
 	return &Service{db: db, store: store, audit: audit, now: now}
 }
 
-// rebindShare is the part of a source's linked anchors that may vanish while as
-// many new ones come before the source counts as re-keyed.
-const rebindShare = 2
-
 // Outcome of folding snapshots in.
 type Outcome struct {
 	// Suspend names sources that changed most of their anchors at once, with the
@@ -58,18 +54,25 @@ func (s *Service) Reconcile(t tx.Tx, tenant string, sources []SourceSnapshot, ta
 	if err != nil {
 		return out, err
 	}
-	created := map[[2]string]bool{}
-	for _, a := range accounts {
-		created[[2]string{a.Connector, a.Anchor}] = a.Created
-	}
-	for _, src := range sources {
-		if err := s.fold(t, tenant, src, links, created, mapper, &out); err != nil {
-			return out, fmt.Errorf("source %s: %w", src.Connector, err)
-		}
-	}
 	identities, err := s.store.List(t, tenant, "", 0)
 	if err != nil {
 		return out, err
+	}
+	f := folding{Service: s, t: t, tenant: tenant, mapper: mapper, identities: map[string]Identity{}, created: map[[2]string]bool{}, out: &out}
+	for _, id := range identities {
+		f.identities[id.ID] = id
+	}
+	for _, a := range accounts {
+		f.created[[2]string{a.Connector, a.Anchor}] = a.Created
+	}
+	for _, src := range sources {
+		if err := f.fold(src, links); err != nil {
+			return out, fmt.Errorf("source %s: %w", src.Connector, err)
+		}
+	}
+	identities = identities[:0]
+	for _, id := range sortedKeys(f.identities) {
+		identities = append(identities, f.identities[id])
 	}
 	for _, target := range targets {
 		if err := s.link(t, tenant, target, mapper.Matches(), identities, accounts); err != nil {
@@ -77,108 +80,6 @@ func (s *Service) Reconcile(t tx.Tx, tenant string, sources []SourceSnapshot, ta
 		}
 	}
 	return out, nil
-}
-
-func (s *Service) fold(t tx.Tx, tenant string, src SourceSnapshot, all []Link, created map[[2]string]bool, mapper Mapper, out *Outcome) error {
-	known := map[string]Link{}
-	for _, l := range all {
-		if l.Connector == src.Connector {
-			known[l.Anchor] = l
-		}
-	}
-	present := map[string]bool{}
-	fresh := 0
-	for _, o := range src.Objects {
-		present[o.GetAnchor()] = true
-		if _, ok := known[o.GetAnchor()]; !ok {
-			fresh++
-		}
-	}
-	gone := 0
-	for anchor := range known {
-		if !present[anchor] {
-			gone++
-		}
-	}
-	if len(known) > 1 && gone*rebindShare > len(known) && fresh*rebindShare > len(known) {
-		out.Suspend[src.Connector] = fmt.Sprintf("%d of %d people changed their anchor at once: the source's key was replaced; bind it again before anything follows from it", gone, len(known))
-		return nil
-	}
-	for _, o := range src.Objects {
-		row, ok, err := mapper.Row(src.Connector, o)
-		if err != nil {
-			out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %v", src.Connector, o.GetDisplay(), err))
-			continue
-		}
-		link, linked := known[o.GetAnchor()]
-		// An account that Reeve made is never a subject of its own.
-		if !ok || created[[2]string{src.Connector, o.GetAnchor()}] || (!linked && !row.InScope) {
-			continue
-		}
-		if err := s.take(t, tenant, src, o.GetAnchor(), link, linked, row); err != nil {
-			return err
-		}
-	}
-	if !src.Complete || len(src.Objects) == 0 {
-		// An incomplete or empty source says nothing of who is not in it.
-		return nil
-	}
-	for _, anchor := range sortedKeys(known) {
-		link := known[anchor]
-		if present[anchor] || link.Snapshot == src.Snapshot {
-			continue
-		}
-		id, err := s.store.Get(t, tenant, link.Identity)
-		if err != nil {
-			return err
-		}
-		if id.Missing == 0 {
-			id.MissingSince = src.At
-		}
-		id.Missing++
-		link.Snapshot = src.Snapshot
-		if err := s.store.Put(t, tenant, id); err != nil {
-			return err
-		}
-		if err := s.store.PutLink(t, tenant, link); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take folds one present row in.
-func (s *Service) take(t tx.Tx, tenant string, src SourceSnapshot, anchor string, link Link, linked bool, row Row) error {
-	id := Identity{ID: newID(), Kind: row.Kind}
-	if linked {
-		var err error
-		if id, err = s.store.Get(t, tenant, link.Identity); err != nil {
-			return err
-		}
-	}
-	before := id
-	id.Missing, id.MissingSince = 0, time.Time{}
-	if row.InScope {
-		id.Label, id.Attributes, id.References = row.Label, row.Attributes, row.References
-		id.Suspended, id.Starts, id.Ends = row.Suspended, row.Starts, row.Ends
-	}
-	if !linked || !same(before, id) {
-		if err := s.store.Put(t, tenant, id); err != nil {
-			return err
-		}
-	}
-	if linked && link.Snapshot == src.Snapshot {
-		return nil
-	}
-	return s.store.PutLink(t, tenant, Link{Connector: src.Connector, Anchor: anchor, Identity: id.ID, Snapshot: src.Snapshot})
-}
-
-func same(a, b Identity) bool {
-	return a.Kind == b.Kind && a.Label == b.Label && a.Suspended == b.Suspended && a.Starts.Equal(b.Starts) && a.Ends.Equal(b.Ends) &&
-		a.Missing == b.Missing && maps.EqualFunc(a.Attributes, b.Attributes, slices.Equal[[]string]) &&
-		slices.EqualFunc(a.References, b.References, func(x, y Reference) bool {
-			return x.Name == y.Name && x.Attribute == y.Attribute && slices.Equal(x.Values, y.Values)
-		})
 }
 
 func (s *Service) link(t tx.Tx, tenant string, target TargetSnapshot, matches []Match, identities []Identity, accounts []Account) error {

@@ -28,6 +28,9 @@ var (
 	ErrSignature = fmt.Errorf("chain head is not signed for this chain: %w", enrollment.ErrProof)
 	// ErrEpoch means records of an epoch that is not the agent's present one.
 	ErrEpoch = fmt.Errorf("records are of another epoch: %w", enrollment.ErrEpoch)
+	// ErrQuarantined means records of a journal that was put back: none of them
+	// count. The next epoch's do.
+	ErrQuarantined = fmt.Errorf("the agent is in quarantine until `reeve-agent recover`: %w", enrollment.ErrConflict)
 	// ErrFork means records that contradict what the same agent shipped before.
 	// The agent is suspended.
 	ErrFork = fmt.Errorf("records contradict what this agent shipped before: %w", enrollment.ErrSuspended)

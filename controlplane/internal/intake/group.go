@@ -34,7 +34,7 @@ type answer struct {
 // Ship takes a batch of an authorised agent in and returns when it is durable,
 // with proofs. What was there already is proven again. On a gap the answer holds
 // the length to go on from and no proofs. Errors: ErrMalformed, ErrSignature,
-// ErrEpoch, ErrFork, enrollment's, and auditlog.ErrNotFound when the agent
+// ErrEpoch, ErrQuarantined, ErrFork, enrollment's, and auditlog.ErrNotFound when the agent
 // cosigned more than the log holds.
 func (s *Service) Ship(ctx context.Context, tenant, agent string, b *auditv1.Batch, cosigned uint64) (*agentv1.ShipRecordsResponse, error) {
 	r, err := check(s.TrustDomain, tenant, agent, b)

@@ -28,13 +28,14 @@ type Store interface {
 	Advance(t tx.Tx, tenant, agent string, epoch, from uint64, to chain.Head) error
 }
 
-// Plans finds what a receipt is about. Both calls may find nothing.
+// Plans finds what a receipt is about. For both, ok false means that the receipt
+// may move nothing: it speaks for another agent, or of what was never planned.
 type Plans interface {
-	// Change is the planned change that an agent carried out, nil for one that no
-	// plan of this agent holds.
-	Change(t tx.Tx, tenant, agent, order, change string) (*planv1.Change, error)
+	// Change is the planned change that an agent carried out, nil for what it did
+	// by itself.
+	Change(t tx.Tx, tenant, agent string, r *auditv1.Receipt) (change *planv1.Change, ok bool, err error)
 	// Look is what the ledger must know of the connector's object type.
-	Look(t tx.Tx, tenant, connector, objectType string) (planner.Look, error)
+	Look(t tx.Tx, tenant, agent, connector, objectType string) (look planner.Look, ok bool, err error)
 }
 
 // Ledger is moved by receipts; package ledger is it.
@@ -53,6 +54,9 @@ type Record struct {
 	// Change is the planned change of a receipt; nil for other records and for
 	// what the agent did by itself.
 	Change *planv1.Change
+	// Idle is true for a receipt that may move nothing: it speaks for another
+	// agent, or of what was never planned. The log keeps it all the same.
+	Idle bool
 }
 
 // Receiver acts on records: links of created accounts, progress of orders, ends
@@ -97,6 +101,11 @@ func (s *Service) take(t tx.Tx, tenant, agent string, r *read) (a answer, err er
 	}
 	if err := who.Err(); err != nil {
 		return answer{}, err
+	}
+	if who.Quarantine != "" && r.batch.GetEpoch() == who.Epoch {
+		// Its records must contradict what is known, and would suspend an agent
+		// that only waits for local root.
+		return answer{}, ErrQuarantined
 	}
 	pub, live, err := s.Enrollment.PublicKey(t, tenant, agent, r.batch.GetEpoch(), auditv1.KeyEvent_PURPOSE_AUDIT)
 	if errors.Is(err, enrollment.ErrNotFound) || err == nil && !live {
@@ -191,16 +200,21 @@ func (s *Service) append(t tx.Tx, tenant, agent string, r *read, head chain.Head
 
 func (s *Service) tell(t tx.Tx, r Record) error {
 	if receipt := r.Body.GetReceipt(); receipt != nil {
-		var err error
-		if r.Change, err = s.Plans.Change(t, r.Tenant, r.Agent, receipt.GetOrder(), receipt.GetChange()); err != nil {
-			return err
-		}
-		look, err := s.Plans.Look(t, r.Tenant, receipt.GetConnector(), receipt.GetType())
+		change, planned, err := s.Plans.Change(t, r.Tenant, r.Agent, receipt)
 		if err != nil {
 			return err
 		}
-		if err := s.Ledger.Apply(t, r.Tenant, look, r.Change, receipt, at(r.Header)); err != nil {
+		look, own, err := s.Plans.Look(t, r.Tenant, r.Agent, receipt.GetConnector(), receipt.GetType())
+		if err != nil {
 			return err
+		}
+		if r.Idle = !planned || !own; r.Idle {
+			s.Logger.Warn("receipt moves nothing", "tenant", r.Tenant, "agent", r.Agent, "record", r.Index)
+		} else {
+			r.Change = change
+			if err := s.Ledger.Apply(t, r.Tenant, look, change, receipt, at(r.Header)); err != nil {
+				return err
+			}
 		}
 	}
 	for _, to := range s.Receivers {

@@ -199,6 +199,31 @@ func unknown(b []byte) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(slices.Clone(b), 99, protowire.VarintType), 1)
 }
 
+// What an agent ships from a journal that was put back contradicts what came
+// before. It has been told to wait for local root, and must be able to.
+func TestQuarantinedAgentIsNotTakenForAFork(t *testing.T) {
+	e, h, a := setup(t)
+	start := *a
+	e.Ship(a, a.Batch(5))
+	told := len(h.list)
+	a.Head = start.Head
+	restored := a.Batch(2)
+	if who, _, err := e.Enrollment.Hello(t.Context(), "fabrikam", "dc1", enrollment.Hello{Epoch: 1, ChainLength: a.Head.Next, ChainHash: a.Head.Link[:]}); err != nil || who.Quarantine == "" {
+		t.Fatalf("not in quarantine: %+v %v", who, err)
+	}
+	if _, err := e.Intake.Ship(t.Context(), "fabrikam", "dc1", restored, 0); !errors.Is(err, intake.ErrQuarantined) {
+		t.Fatal(err)
+	}
+	if who, err := e.Enrollment.Get(t.Context(), "fabrikam", "dc1"); err != nil || who.State != enrollment.Active || len(h.list) != told {
+		t.Fatalf("agent is %s, %v; %d records had an effect", who.State, err, len(h.list)-told)
+	}
+	a.Begin(2)
+	if _, _, err := e.Enrollment.Hello(t.Context(), "fabrikam", "dc1", enrollment.Hello{Epoch: 2}); err != nil {
+		t.Fatal(err)
+	}
+	e.Ship(a, a.Batch(3))
+}
+
 func TestForkSuspendsAndSaysSo(t *testing.T) {
 	for name, fork := range map[string]func(a *intaketest.FakeAgent, start intaketest.FakeAgent) *auditv1.Batch{
 		"another record at a known index": func(a *intaketest.FakeAgent, start intaketest.FakeAgent) *auditv1.Batch {

@@ -21,6 +21,9 @@ var (
 	// ErrFingerprint is returned when the fingerprint to confirm is not the one
 	// the source has now.
 	ErrFingerprint = errors.New("fingerprint is not the source's present one")
+	// ErrInvalid is returned for what no agent in its right mind sends; the text
+	// says what.
+	ErrInvalid = errors.New("observation refused")
 	// ErrResync is returned when a delta does not fit what is held here: the
 	// agent begins again with a full snapshot.
 	ErrResync = errors.New("delta does not fit the snapshot held here")
@@ -43,7 +46,7 @@ type Connector struct {
 	Problems []*connectorv1.Problem
 	// Method says how the current snapshot knows that it is complete.
 	Method string
-	// receiving is the snapshot under way.
+	// Receiving is the snapshot under way, 0 when there is none.
 	Receiving   int64
 	ReceivingID string
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -36,7 +35,13 @@ type desk struct {
 	*inventory.Service
 	db  *tx.DB
 	log *fakeLog
+	// ended agents.
+	ended agents
 }
+
+type agents map[string]bool
+
+func (a agents) Live(_ tx.Tx, _, agent string) (bool, error) { return !a[agent], nil }
 
 func open(t testing.TB, dir string) desk {
 	t.Helper()
@@ -46,7 +51,8 @@ func open(t testing.TB, dir string) desk {
 	}
 	t.Cleanup(func() { db.Close() })
 	log := new(fakeLog)
-	return desk{inventory.New(db, inventorystore.Store{}, log, slog.New(slog.DiscardHandler), func(string, string) {}), db, log}
+	ended := agents{}
+	return desk{inventory.New(db, inventorystore.Store{}, log, ended, func(string, string) {}), db, log, ended}
 }
 
 func state(alias string, role agentv1.ConnectorState_Role, facts ...string) *agentv1.ConnectorState {
@@ -238,7 +244,7 @@ func TestSourceCountsOnlyWhileItsFingerprintIsTheConfirmedOne(t *testing.T) {
 	if c := get(); !c.Trusted() || c.Suspended != "" {
 		t.Fatal("a confirmed source stays suspended")
 	}
-	if !slices.Equal(d.log.acts, []auditv1.Type{auditv1.Type_TYPE_SOURCE_CONFIRMED, auditv1.Type_TYPE_SOURCE_CONFIRMED}) {
+	if !slices.Equal(d.log.acts, []auditv1.Type{auditv1.Type_TYPE_SOURCE_CONFIRMED, auditv1.Type_TYPE_SUSPENDED, auditv1.Type_TYPE_SOURCE_CONFIRMED}) {
 		t.Fatalf("acts on record: %v", d.log.acts)
 	}
 }

@@ -2,13 +2,14 @@ package inventory
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/reevehq/reeve/controlplane/internal/tx"
+	"github.com/reevehq/reeve/pki/spiffe"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -20,29 +21,77 @@ type Records interface {
 	AppendAct(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) (index uint64, err error)
 }
 
+// Agents tells whether an agent still serves; one that has ended gives up its
+// connectors.
+type Agents interface {
+	Live(t tx.Tx, tenant, agent string) (bool, error)
+}
+
 // Service is safe for concurrent use; a connector's snapshots are received one
 // at a time.
 type Service struct {
-	db    *tx.DB
-	store Store
-	audit Records
-	log   *slog.Logger
+	db     *tx.DB
+	store  Store
+	audit  Records
+	agents Agents
 	// observed is told after a snapshot became current.
 	observed func(tenant, connector string)
 }
 
 // New returns the service. observed is called after each snapshot that became
 // current; it must not block.
-func New(db *tx.DB, store Store, audit Records, log *slog.Logger, observed func(tenant, connector string)) *Service {
-	return &Service{db: db, store: store, audit: audit, log: log, observed: observed}
+func New(db *tx.DB, store Store, audit Records, agents Agents, observed func(tenant, connector string)) *Service {
+	return &Service{db: db, store: store, audit: audit, agents: agents, observed: observed}
 }
 
-// Report takes the connector states of an agent. A source whose fingerprint is
-// not the confirmed one any more is suspended until somebody confirms it again.
+const (
+	// maxConnectors bounds what one agent can configure.
+	maxConnectors = 256
+
+	changedSource = "the directory behind it is not the one that was confirmed; compare its fingerprint and run `reeve source confirm`"
+	// unconfigured is taken back by itself when the connector comes back.
+	unconfigured = "its agent's configuration does not have it any more"
+)
+
+// Report takes all the connector states of an agent; an empty list says nothing.
+// A source whose fingerprint is not the confirmed one any more is suspended until
+// somebody confirms it again, and a connector that the list lacks until it is
+// back: what was observed of it once must not be planned on. ErrInvalid for a
+// list that cannot be one, ErrOtherAgent for an alias of another agent that still
+// serves.
 func (s *Service) Report(ctx context.Context, tenant, agent string, states []*agentv1.ConnectorState) error {
+	if len(states) == 0 {
+		return nil
+	}
+	if len(states) > maxConnectors {
+		return fmt.Errorf("%w: %d connectors; an agent has at most %d", ErrInvalid, len(states), maxConnectors)
+	}
+	reported := map[string]bool{}
+	for _, state := range states {
+		alias := state.GetAlias()
+		if err := spiffe.ValidateName(alias); err != nil {
+			return fmt.Errorf("%w: alias of a connector: %w", ErrInvalid, err)
+		}
+		if reported[alias] {
+			return fmt.Errorf("%w: connector %s is reported twice", ErrInvalid, alias)
+		}
+		reported[alias] = true
+	}
 	return s.db.Do(ctx, func(t tx.Tx) error {
 		for _, state := range states {
 			if err := s.report(t, tenant, agent, state); err != nil {
+				return err
+			}
+		}
+		all, err := s.store.Connectors(t, tenant)
+		if err != nil {
+			return err
+		}
+		for _, c := range all {
+			if c.Agent != agent || reported[c.Alias] || c.Suspended != "" {
+				continue
+			}
+			if err := s.suspend(t, tenant, c.Alias, unconfigured); err != nil {
 				return err
 			}
 		}
@@ -53,8 +102,13 @@ func (s *Service) Report(ctx context.Context, tenant, agent string, states []*ag
 func (s *Service) report(t tx.Tx, tenant, agent string, state *agentv1.ConnectorState) error {
 	have, err := s.store.Connector(t, tenant, state.GetAlias())
 	known := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
 	if known && have.Agent != agent {
-		return fmt.Errorf("%w: %s is at %s", ErrOtherAgent, state.GetAlias(), have.Agent)
+		if have, err = s.takeOver(t, have, agent); err != nil {
+			return err
+		}
 	}
 	c := Connector{Tenant: tenant, Alias: state.GetAlias(), Agent: agent, State: state}
 	switch {
@@ -68,13 +122,52 @@ func (s *Service) report(t tx.Tx, tenant, agent string, state *agentv1.Connector
 		c.State = proto.CloneOf(state)
 		c.State.Types, c.State.Capabilities, c.State.CaseRule = have.State.GetTypes(), have.State.GetCapabilities(), have.State.GetCaseRule()
 	}
-	if err := s.store.PutConnector(t, c); err != nil {
+	if err := s.store.PutConnector(t, c); err != nil || !known {
 		return err
 	}
-	if known && have.Confirmed != "" && c.Fingerprint != have.Confirmed && have.Suspended == "" {
-		return s.store.SetSuspended(t, tenant, c.Alias, "the source's fingerprint changed since it was confirmed; compare it and run `reeve source confirm`")
+	if have.State.GetMode() != state.GetMode() || have.State.GetRole() != state.GetRole() {
+		if err := s.record(t, tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_CONNECTOR_MODE_SET, Actor: "agent:" + agent},
+			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "set mode", Object: c.Alias, Details: []*auditv1.Act_Detail{
+				{Name: "mode", Value: state.GetMode().String()}, {Name: "role", Value: state.GetRole().String()},
+			}}}}); err != nil {
+			return err
+		}
+	}
+	if have.Suspended == unconfigured {
+		have.Suspended = ""
+		if err := s.store.SetSuspended(t, tenant, c.Alias, ""); err != nil {
+			return err
+		}
+	}
+	if have.Confirmed != "" && c.Fingerprint != have.Confirmed && have.Suspended == "" {
+		return s.suspend(t, tenant, c.Alias, changedSource)
 	}
 	return nil
+}
+
+// takeOver gives a connector whose agent has ended to another one. A source is
+// confirmed anew: it is another agent's word now.
+func (s *Service) takeOver(t tx.Tx, c Connector, agent string) (Connector, error) {
+	live, err := s.agents.Live(t, c.Tenant, c.Agent)
+	if err != nil {
+		return c, err
+	}
+	if live {
+		return c, fmt.Errorf("%w: %s is at %s; choose another alias, or revoke that agent", ErrOtherAgent, c.Alias, c.Agent)
+	}
+	c.Agent, c.Confirmed = agent, ""
+	return c, s.store.SetConfirmed(t, c.Tenant, c.Alias, "")
+}
+
+// suspend keeps plans from a connector, with a record that says why.
+func (s *Service) suspend(t tx.Tx, tenant, alias, why string) error {
+	if err := s.store.SetSuspended(t, tenant, alias, why); err != nil {
+		return err
+	}
+	return s.record(t, tenant,
+		&auditv1.Header{Type: auditv1.Type_TYPE_SUSPENDED, Actor: "control-plane"},
+		&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "suspend connector", Object: alias, Reason: why}}})
 }
 
 // Confirm accepts a source after its fingerprint was compared out of band.
@@ -149,6 +242,9 @@ func (s *Service) Begin(ctx context.Context, tenant, agent string, begin *agentv
 		if c.Agent != agent {
 			return fmt.Errorf("%w: %s is at %s", ErrOtherAgent, c.Alias, c.Agent)
 		}
+		if begin.GetSnapshot() == "" {
+			return fmt.Errorf("%w: snapshot of %s has no name", ErrInvalid, c.Alias)
+		}
 		if begin.GetBase() != "" && begin.GetBase() != c.Header.GetSnapshot() {
 			return fmt.Errorf("%w: base is %s, here is %s", ErrResync, begin.GetBase(), c.Header.GetSnapshot())
 		}
@@ -168,6 +264,9 @@ func (s *Service) Begin(ctx context.Context, tenant, agent string, begin *agentv
 func (r *Receiver) Batch(ctx context.Context, batch *agentv1.ObservedBatch) error {
 	objects := make([]Object, len(batch.GetObjects()))
 	for i, o := range batch.GetObjects() {
+		if o.GetAnchor() == "" {
+			return fmt.Errorf("%w: an object of %s has no anchor", ErrInvalid, r.alias)
+		}
 		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(o)
 		if err != nil {
 			return fmt.Errorf("encode object %s: %w", o.GetAnchor(), err)
@@ -185,9 +284,23 @@ func (r *Receiver) Batch(ctx context.Context, batch *agentv1.ObservedBatch) erro
 	})
 }
 
+// checkHeader compares a header, which plans will name, with what was begun.
+func (r *Receiver) checkHeader(h *planv1.SnapshotHeader) error {
+	if h.GetConnector() != r.alias || h.GetSnapshot() != r.id {
+		return fmt.Errorf("%w: header is of snapshot %q of %q, begun was %q of %q", ErrInvalid, h.GetSnapshot(), h.GetConnector(), r.id, r.alias)
+	}
+	if err := h.GetObservedAt().CheckValid(); err != nil {
+		return fmt.Errorf("%w: snapshot %s: time of observation: %w", ErrInvalid, r.id, err)
+	}
+	return nil
+}
+
 // End makes the snapshot current. A complete one must add up to the digest its
 // agent computed, else ErrResync.
 func (r *Receiver) End(ctx context.Context, end *agentv1.SnapshotEnd) error {
+	if err := r.checkHeader(end.GetHeader()); err != nil {
+		return err
+	}
 	err := r.s.db.Do(ctx, func(t tx.Tx) error {
 		if err := r.current(t); err != nil {
 			return err

@@ -37,6 +37,7 @@ type Store interface {
 	Objects(t tx.Tx, tenant, alias string, seq int64, f func(Object) error) error
 	// Object returns one live object at seq; ok is false when there is none.
 	Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (o Object, ok bool, err error)
-	// Prune removes rows that ended at or before seq.
+	// Prune removes rows that ended at or before seq and the headers of snapshots
+	// before it: who needs one later has it in the log and in plans.
 	Prune(t tx.Tx, tenant, alias string, seq int64) error
 }

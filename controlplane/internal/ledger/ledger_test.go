@@ -180,8 +180,9 @@ func TestSettleLeavesNewerWrites(t *testing.T) {
 		}
 		return e.Ledger.Apply(x, "fabrikam", planner.Look{}, nil, membership("new"), intaketest.Start.Add(2*time.Hour))
 	})
-	// Everything has vanished from the connector.
-	empty := planner.Connector{Alias: "erp", Snapshot: &planv1.SnapshotHeader{Connector: "erp", Complete: true}}
+	// The group stands there without any of them.
+	empty := planner.Connector{Alias: "erp", Snapshot: &planv1.SnapshotHeader{Connector: "erp", Complete: true},
+		Objects: []*connectorv1.Object{{Type: "group", Anchor: "g"}}}
 	e.Do(func(x tx.Tx) error { return e.Ledger.Settle(x, "fabrikam", empty, intaketest.Start.Add(time.Hour)) })
 	if list := all(t, e, "fabrikam"); len(list) != 1 || list[0].Member != "new" {
 		t.Fatalf("%s", texts(list))

@@ -10,6 +10,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/identity"
 	"github.com/reevehq/reeve/controlplane/internal/policy"
 	"github.com/reevehq/reeve/controlplane/internal/schedule"
+	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
 )
@@ -22,8 +23,12 @@ type grants struct {
 // AddGrant resolves names to ids at once: a grant must not move to somebody else
 // because a login did.
 func (s grants) AddGrant(ctx context.Context, r *operatorv1.AddGrantRequest) (*operatorv1.AddGrantResponse, error) {
-	if _, err := s.tenant(ctx, r.GetTenant()); err != nil {
+	n, err := s.tenant(ctx, r.GetTenant())
+	if err != nil {
 		return nil, err
+	}
+	if n.State != tenant.Active {
+		return nil, fmt.Errorf("%w: %s is %s and takes no new access", tenant.ErrConflict, n.ID, n.State)
 	}
 	g := grant.Grant{Entitlement: r.GetEntitlement(), Reason: r.GetReason(), Ticket: r.GetTicket()}
 	var rule grant.Rule
@@ -37,21 +42,33 @@ func (s grants) AddGrant(ctx context.Context, r *operatorv1.AddGrantRequest) (*o
 			return fmt.Errorf("%w: policy %s has no entitlement %q; it has %s", grant.ErrInvalid, program.Name(), r.GetEntitlement(), entitlementIDs(program))
 		}
 		rule = grant.Rule{RequireEnd: e.RequireEnd, MaxGrant: e.MaxGrant}
-		home, who, prefix := r.GetTenant(), r.GetIdentity(), ""
-		if login, ok := strings.CutPrefix(who, grant.MSPPrefix); ok {
-			home, who, prefix = s.MSP, login, grant.MSPPrefix
-		}
-		id, err := s.Identities.Find(t, home, who)
-		if errors.Is(err, identity.ErrNotFound) {
-			return fmt.Errorf("%w; see `reeve identity list %s`", err, home)
-		}
-		g.Identity = prefix + id.ID
+		id, err := s.findIdentity(t, r.GetTenant(), r.GetIdentity())
+		g.Identity = id.ID
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	g, err := s.Grants.Add(ctx, r.GetTenant(), g, r.GetValidFor().AsDuration(), rule, actor(ctx))
+	g, err = s.Grants.Add(ctx, r.GetTenant(), g, r.GetValidFor().AsDuration(), rule, actor(ctx))
 	return &operatorv1.AddGrantResponse{Grant: s.showGrant(r.GetTenant(), g)}, err
+}
+
+// findIdentity finds an identity of a tenant, or one of the MSP's as the tenant
+// knows it: its id then keeps the prefix that it was asked for with, but in the
+// MSP's own tenant, where it is one of its own.
+func (s *Server) findIdentity(t tx.Tx, tenant, who string) (identity.Identity, error) {
+	home, prefix := tenant, ""
+	if technician, ok := strings.CutPrefix(who, grant.MSPPrefix); ok {
+		home, who = s.MSP, technician
+		if tenant != s.MSP {
+			prefix = grant.MSPPrefix
+		}
+	}
+	id, err := s.Identities.Find(t, home, who)
+	if errors.Is(err, identity.ErrNotFound) {
+		return id, fmt.Errorf("%w; see `reeve identity list %s`", err, home)
+	}
+	id.ID = prefix + id.ID
+	return id, err
 }
 
 func entitlementIDs(p *policy.Program) string {

@@ -111,7 +111,7 @@ func (s identities) ExplainIdentity(ctx context.Context, r *operatorv1.ExplainId
 	}
 	resp := new(operatorv1.ExplainIdentityResponse)
 	return resp, s.view(ctx, func(t tx.Tx) error {
-		id, err := s.Identities.Find(t, r.GetTenant(), r.GetIdentity())
+		id, err := s.findIdentity(t, r.GetTenant(), r.GetIdentity())
 		if err != nil {
 			return err
 		}
@@ -119,6 +119,7 @@ func (s identities) ExplainIdentity(ctx context.Context, r *operatorv1.ExplainId
 		if err != nil {
 			return err
 		}
+		id.ID = planning.LocalID(id.ID)
 		resp.Identity = s.showIdentity(id, in.Rules.Leaver, links, accounts)
 		written, err := s.Ledger.Identity(t, r.GetTenant(), id.ID)
 		if err != nil {

@@ -2,6 +2,7 @@ package operatorapi
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -46,18 +47,20 @@ func (s plans) ListPlans(ctx context.Context, r *operatorv1.ListPlansRequest) (*
 	resp := new(operatorv1.ListPlansResponse)
 	return resp, s.view(ctx, func(t tx.Tx) error {
 		list, err := s.Plans.Plans(t, r.GetTenant(), before, limit)
+		if err != nil {
+			return err
+		}
 		for _, p := range list {
+			shown, err := s.showPlanIn(t, p)
 			if err != nil {
 				return err
 			}
-			var shown *operatorv1.Plan
-			shown, err = s.showPlanIn(t, p)
 			// A list is for choosing one; its details are asked for by id.
 			shown.Manifest, shown.Findings = nil, nil
 			resp.Plans = append(resp.Plans, shown)
 			resp.NextPageToken = next(len(list), limit, p.ID)
 		}
-		return err
+		return nil
 	})
 }
 
@@ -193,7 +196,9 @@ func (s *Server) showPlanIn(t tx.Tx, p planning.Plan) (*operatorv1.Plan, error) 
 		shown.Refusals = append(shown.Refusals, d.Refusals...)
 	}
 	agents := approval.Agents(manifest)
-	shown.DryRunDone = len(dryRuns) >= len(agents)
+	for _, agent := range agents {
+		shown.DryRunDone = shown.DryRunDone && slices.ContainsFunc(dryRuns, func(d planning.DryRun) bool { return d.Agent == agent })
+	}
 	if p.Phase == operatorv1.PlanState_PHASE_WAITING {
 		shown.Blocked = approval.Blocked(p, dryRuns, agents)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os/user"
+	"runtime/debug"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -94,21 +95,42 @@ var errUnauthenticated = status.Error(codes.Unauthenticated, "the operator API n
 
 // UnaryInterceptor authenticates and maps errors.
 func (s *Server) UnaryInterceptor(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, err := authenticate(ctx)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := handler(ctx, req)
-	return resp, s.problem(ctx, info.FullMethod, err)
+	return s.unary(ctx, req, info, handler, authenticate)
 }
 
 // StreamInterceptor is UnaryInterceptor for streams.
 func (s *Server) StreamInterceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, err := authenticate(stream.Context())
+	return s.stream(srv, stream, info, handler, authenticate)
+}
+
+// who finds the principal of a request, or refuses.
+type who func(context.Context) (context.Context, error)
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler, who who) (resp any, err error) {
+	if ctx, err = who(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = s.problem(ctx, info.FullMethod, err) }()
+	defer caught(&err)
+	return handler(ctx, req)
+}
+
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler, who who) (err error) {
+	ctx, err := who(stream.Context())
 	if err != nil {
 		return err
 	}
-	return s.problem(ctx, info.FullMethod, handler(srv, authenticated{stream, ctx}))
+	defer func() { err = s.problem(ctx, info.FullMethod, err) }()
+	defer caught(&err)
+	return handler(srv, authenticated{stream, ctx})
+}
+
+// caught turns a panic into an error: one request must not take down what serves
+// every tenant.
+func caught(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 type authenticated struct {

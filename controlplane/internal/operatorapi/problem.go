@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/reevehq/reeve/controlplane/internal/approval"
+	"github.com/reevehq/reeve/controlplane/internal/auditlog"
 	"github.com/reevehq/reeve/controlplane/internal/dispatch"
 	"github.com/reevehq/reeve/controlplane/internal/enrollment"
 	"github.com/reevehq/reeve/controlplane/internal/grant"
@@ -41,6 +42,7 @@ var kinds = []struct {
 	{planning.ErrNotFound, codes.NotFound, "NOT_FOUND", "list what there is with `reeve plan list TENANT`"},
 	{grant.ErrNotFound, codes.NotFound, "NOT_FOUND", "list what there is with `reeve grant list TENANT`"},
 	{schedule.ErrNotFound, codes.NotFound, "NOT_FOUND", "list what there is with `reeve schedule list TENANT`"},
+	{auditlog.ErrNotFound, codes.NotFound, "NOT_FOUND", "wait for the tenant's first record, or name what the log holds"},
 	{dispatch.ErrNotFound, codes.NotFound, "NOT_FOUND", ""},
 
 	{tenant.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
@@ -49,6 +51,7 @@ var kinds = []struct {
 	{schedule.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
 	{policy.ErrBundle, codes.InvalidArgument, "POLICY", "correct the bundle and try it offline with `reeve policy test`"},
 	{policy.ErrParameters, codes.InvalidArgument, "PARAMETER", ""},
+	{policy.ErrCost, codes.FailedPrecondition, "POLICY", "make the rule that is named cheaper, or split the tenant"},
 	{policystore.ErrTests, codes.FailedPrecondition, "POLICY_TESTS", "correct the bundle or its tests; run them offline with `reeve policy test`"},
 	{identity.ErrAmbiguous, codes.InvalidArgument, "AMBIGUOUS", ""},
 	{identity.ErrNotCandidate, codes.InvalidArgument, "INVALID", ""},

@@ -2,10 +2,12 @@ package operatorapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/reevehq/reeve/controlplane/internal/dispatch"
 	"github.com/reevehq/reeve/controlplane/internal/planner"
+	"github.com/reevehq/reeve/controlplane/internal/planning"
 	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
@@ -77,7 +79,7 @@ func (s tenants) OffboardTenant(ctx context.Context, r *operatorv1.OffboardTenan
 		return s.finish(ctx, n)
 	}
 	if n.State == tenant.Active {
-		if err := s.DB.Do(ctx, func(t tx.Tx) error { return s.Tenants.SetState(t, actor(ctx), n.ID, tenant.Offboarding) }); err != nil {
+		if err := s.begin(ctx, n); err != nil {
 			return nil, err
 		}
 	}
@@ -98,6 +100,29 @@ func (s tenants) OffboardTenant(ctx context.Context, r *operatorv1.OffboardTenan
 	return resp, nil
 }
 
+// begin stops new access: plans that give some can no longer be approved.
+func (s tenants) begin(ctx context.Context, n tenant.Tenant) error {
+	var waiting []planning.Plan
+	err := s.DB.Do(ctx, func(t tx.Tx) (err error) {
+		if err := s.Tenants.SetState(t, actor(ctx), n.ID, tenant.Offboarding); err != nil {
+			return err
+		}
+		waiting, err = s.Plans.InPhase(t, n.ID, operatorv1.PlanState_PHASE_WAITING)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range waiting {
+		// One that somebody approved or rejected meanwhile has its own way.
+		if err := s.Approval.Reject(ctx, p.ID, actor(ctx), "the tenant is being offboarded"); err != nil && !errors.Is(err, planning.ErrPhase) {
+			return err
+		}
+		s.Changes.Changed(p.ID)
+	}
+	return nil
+}
+
 func isResidue(kind string) bool {
 	switch planner.FindingKind(kind) {
 	case planner.FindingResidue, planner.FindingHandedOver, planner.FindingDiverged:
@@ -110,6 +135,16 @@ func isResidue(kind string) bool {
 func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.OffboardTenantResponse, error) {
 	if n.State != tenant.Offboarding {
 		return nil, fmt.Errorf("%w: %s is %s; begin with `reeve tenant offboard %s`", tenant.ErrConflict, n.ID, n.State, n.ID)
+	}
+	var open []planning.Plan
+	if err := s.view(ctx, func(t tx.Tx) (err error) {
+		open, err = s.Plans.InPhase(t, n.ID, operatorv1.PlanState_PHASE_APPROVED, operatorv1.PlanState_PHASE_RUNNING)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if len(open) > 0 {
+		return nil, fmt.Errorf("%w: plan %s has not ended; see `reeve plan watch %s`", tenant.ErrConflict, open[0].ID, open[0].ID)
 	}
 	_, left, err := s.Planning.Preview(ctx, n.ID, planv1.Purpose_PURPOSE_OFFBOARD)
 	if err != nil {

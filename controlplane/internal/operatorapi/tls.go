@@ -114,20 +114,11 @@ func restPrincipal(ctx context.Context) (context.Context, error) {
 }
 
 func (s *Server) restUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, err := restPrincipal(ctx)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := handler(ctx, req)
-	return resp, s.problem(ctx, info.FullMethod, err)
+	return s.unary(ctx, req, info, handler, restPrincipal)
 }
 
 func (s *Server) restStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, err := restPrincipal(stream.Context())
-	if err != nil {
-		return err
-	}
-	return s.problem(ctx, info.FullMethod, handler(srv, authenticated{stream, ctx}))
+	return s.stream(srv, stream, info, handler, restPrincipal)
 }
 
 // pipe is a listener whose connections never leave the process.

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/reevehq/reeve/controlplane/internal/policy"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -101,6 +102,8 @@ func (p *plan) creatable(w *wanted, hold func(FindingKind, string, ...any) bool)
 	switch {
 	case t == nil:
 		return hold(FindingHeld, "The connector does not have the type %s; change the mapping.", a.Type)
+	case slices.Contains(p.in.Undecided, Undecided{Connector: a.Connector, Identity: w.identity}):
+		return hold(FindingHeld, "The account may be there already: a case is open over whose it is, and none is created before it is decided.")
 	case v.conn.Mode != ModeEnforce:
 		if v.names[w.name.Key(v.conn.CaseRule)] != nil {
 			return hold(FindingCollision, "The name is taken by an object that is not linked to this identity; link them by deciding the case, or change the name in the source.")

@@ -12,14 +12,14 @@ import (
 )
 
 // createAttributes are the values that a new account is made with: all that
-// policy decides, but references, which are written once both ends exist, and
-// what the name already says.
+// policy decides, but references, which are written once both ends exist, what
+// another cause than the account's asks for, and what the name already says.
 func createAttributes(t *target) []*connectorv1.Attribute {
 	var out []*connectorv1.Attribute
 	for _, a := range t.want.Attributes {
 		declared := t.view.types[t.typ].AttributeType(a.Name)
 		if !writable(declared) || a.Authority == policy.Observe || len(a.Values) == 0 ||
-			declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE {
+			declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE || apart(t.want, &a, declared) {
 			continue
 		}
 		values := distinct(declared.GetRule(), a.Values)
@@ -38,6 +38,12 @@ func createAttributes(t *target) []*connectorv1.Attribute {
 	return out
 }
 
+// apart reports whether an attribute is written by a change of its own, because
+// its cause is not the account's. What no account can be without goes with it.
+func apart(a *policy.Account, attribute *policy.DesiredAttribute, t *connectorv1.AttributeType) bool {
+	return attribute.Cause != "" && attribute.Cause != a.Cause && !t.GetRequired()
+}
+
 func writable(t *connectorv1.AttributeType) bool {
 	return t != nil && !t.GetReadOnly() && !t.GetSecret()
 }
@@ -51,6 +57,18 @@ type delta struct {
 	// freed is true when a reference to be removed is to an object that this plan
 	// deletes, and that may have to go before what is added can come.
 	freed bool
+	// cause and rule where they are not the account's.
+	cause, rule string
+}
+
+// reason is why a delta is written; deltas of one reason are one change.
+type reason struct{ cause, rule string }
+
+// batch are the deltas of one reason: those to write at once and those whose
+// targets the plan creates; split when the first must come before the second.
+type batch struct {
+	now, later []delta
+	split      bool
 }
 
 // attributes plans the values of one account. Values whose targets this plan
@@ -60,8 +78,7 @@ func (p *plan) attributes(w *wanted) {
 		// A leaver's source record may be gone; its values say nothing.
 		return
 	}
-	var now, later []delta
-	split := false
+	batches := map[reason]*batch{}
 	seen := map[string]bool{}
 	for _, a := range w.want.Attributes {
 		declared := w.view.types[w.typ].AttributeType(a.Name)
@@ -80,7 +97,8 @@ func (p *plan) attributes(w *wanted) {
 		}
 		seen[declared.GetName()] = true
 		reference := declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE
-		if w.obj == nil && !reference || w.obj != nil && a.Authority == policy.Initial {
+		own := apart(w.want, &a, declared)
+		if w.obj == nil && !reference && !own || w.obj != nil && a.Authority == policy.Initial {
 			if w.obj == nil && len(a.Values) > 1 && !declared.GetMultiValued() {
 				hold("takes one value and policy gives several; change the mapping.")
 			}
@@ -92,26 +110,40 @@ func (p *plan) attributes(w *wanted) {
 		} else {
 			d, ok = w.valueDelta(&a, declared, hold)
 		}
+		if !ok {
+			continue
+		}
+		if own {
+			d.cause, d.rule = a.Cause, a.Rule
+		}
+		b := batches[reason{d.cause, d.rule}]
+		if b == nil {
+			b = &batch{}
+			batches[reason{d.cause, d.rule}] = b
+		}
 		switch {
-		case !ok:
 		case len(d.dependsOn) > 0 && d.freed:
-			first := delta{ValueDelta: &connectorv1.ValueDelta{Attribute: d.GetAttribute(), RemoveRefs: d.GetRemoveRefs()}}
+			first := d
+			first.ValueDelta = &connectorv1.ValueDelta{Attribute: d.GetAttribute(), RemoveRefs: d.GetRemoveRefs()}
+			first.expect, first.dependsOn = nil, nil
 			d.RemoveRefs = nil
 			if !declared.GetMultiValued() {
 				d.expect = expectUnset(declared, nil)
 			}
-			now, later, split = append(now, first), append(later, d), true
+			b.now, b.later, b.split = append(b.now, first), append(b.later, d), true
 		case len(d.dependsOn) > 0:
-			later = append(later, d)
+			b.later = append(b.later, d)
 		default:
-			now = append(now, d)
+			b.now = append(b.now, d)
 		}
 	}
-	first := p.update(w, now, "")
-	if !split {
-		first = ""
+	for _, b := range batches {
+		first := p.update(w, b.now, "")
+		if !b.split {
+			first = ""
+		}
+		p.update(w, b.later, first)
 	}
-	p.update(w, later, first)
 }
 
 func (p *plan) update(w *wanted, deltas []delta, after string) string {
@@ -136,6 +168,13 @@ func (p *plan) update(w *wanted, deltas []delta, after string) string {
 	op.Action = &connectorv1.Operation_Update{Update: update}
 	c := p.of(w.target, w.identity, op)
 	c.Removal = removal
+	if d := deltas[0]; d.cause != "" {
+		cause, err := causeOf(d.cause)
+		if err != nil && p.failed == nil {
+			p.failed = err
+		}
+		c.Cause, c.Rule = cause, d.rule
+	}
 	return p.add(c, levelValues, depends...).GetId()
 }
 

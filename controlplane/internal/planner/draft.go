@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -38,11 +39,13 @@ const (
 	backEnable
 )
 
-// ChangeID returns the id that a change's content gives it: a hash over its
-// connector, operation with object and wanted state, cause, identity and end.
-// The plan, the level and what is only for people to read do not count, so that
-// the same change has the same id in a later plan.
-func ChangeID(c *planv1.Change) (string, error) {
+// ChangeID returns the id that a change's content gives it under a tenant's key:
+// HMAC-SHA256 over its connector, operation with object and wanted state, cause,
+// identity and end. The plan, the level and what is only for people to read do
+// not count, so that the same change has the same id in a later plan. Ids stand
+// in headers of records, which are never erased: without the key nobody can try
+// one against guessed values.
+func ChangeID(key []byte, c *planv1.Change) (string, error) {
 	encoded, err := planv1.Encode(&planv1.Change{
 		Connector: c.GetConnector(), Operation: c.GetOperation(), Cause: c.GetCause(),
 		Identity: c.GetIdentity(), EndsAt: c.GetEndsAt(), Grant: c.GetGrant(), Undoes: c.GetUndoes(),
@@ -50,13 +53,14 @@ func ChangeID(c *planv1.Change) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode change of %s: %w", c.GetConnector(), err)
 	}
-	sum := sha256.Sum256(encoded)
-	return hex.EncodeToString(sum[:16]), nil
+	mac := hmac.New(sha256.New, key)
+	mac.Write(encoded)
+	return hex.EncodeToString(mac.Sum(nil)[:16]), nil
 }
 
 // add puts a change into the plan under its id.
 func (p *plan) add(c *planv1.Change, level uint32, dependsOn ...string) *planv1.Change {
-	id, err := ChangeID(c)
+	id, err := ChangeID(p.in.ChangeKey, c)
 	if err != nil {
 		if p.failed == nil {
 			p.failed = fmt.Errorf("%w: %w", ErrInput, err)

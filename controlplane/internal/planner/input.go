@@ -15,6 +15,8 @@ type Input struct {
 	TrustDomain string
 	Tenant      string
 	Purpose     planv1.Purpose
+	// ChangeKey is the tenant's secret under which changes are named.
+	ChangeKey []byte
 	// AsOf is the moment the plan speaks of; grants and ends are judged by it.
 	AsOf time.Time
 
@@ -43,6 +45,14 @@ type Input struct {
 	// have is left as it is, but accounts of those who left or are suspended are
 	// disabled all the same. They have no Desired.
 	Unjudged []Unjudged
+	// Undecided are identities that an open case is about, by connector: an account
+	// of theirs may be there already, so none is made before people decided.
+	Undecided []Undecided
+}
+
+// Undecided is an identity of which a case is open on a connector.
+type Undecided struct {
+	Connector, Identity string
 }
 
 // Unjudged is an identity and why policy could not be evaluated for it.
@@ -103,6 +113,10 @@ type Entry struct {
 	Value string
 	// Member's anchor for ItemMember.
 	Member string
+	// Keys are the link keys by which snapshots showed the member that Reeve put
+	// into the group, sorted. One that stays after the member was renamed or
+	// deleted is Reeve's all the same.
+	Keys []string
 	// Before is what was there before Reeve's first write: attribute values for
 	// ItemAttribute, one value "true"/"false" for ItemMember, ItemExists and
 	// ItemEnabled, the name's text for ItemName.

@@ -215,7 +215,8 @@ func (w *writer) write(x written) {
 	}
 	next.Last, next.LastName, next.Diverged = x.post, x.postName, false
 	w.stamp(&next, x)
-	drop := sameOctets(next.Before, next.Last)
+	// A member seen under several names may have left one behind.
+	drop := sameOctets(next.Before, next.Last) && len(next.Keys) < 2
 	switch {
 	case own >= 0 && drop:
 		w.entries = slices.Delete(w.entries, own, own+1)

@@ -170,7 +170,7 @@ func TestAdvanceDelete(t *testing.T) {
 func TestSettle(t *testing.T) {
 	anna := account("anna")
 	anna.Attributes = append(anna.Attributes, &connectorv1.Attribute{Name: "title", Values: [][]byte{[]byte("Now")}})
-	conn := tenant(anna, team("files")).Connectors[0]
+	conn := tenant(anna, team("files"), team("left", "ann")).Connectors[0]
 	value := func(before, last string) Entry {
 		return Entry{Connector: "ad", Type: "person", Anchor: "a-anna", Item: ItemAttribute, Attribute: "title", Before: [][]byte{[]byte(before)}, Last: [][]byte{[]byte(last)}, Cause: msp}
 	}
@@ -186,10 +186,20 @@ func TestSettle(t *testing.T) {
 		"still what Reeve wrote, in another case": {value("Then", "NOW"), true, false},
 		"others put it back":                      {value("Now", "B"), false, false},
 		"others changed it":                       {value("A", "B"), true, true},
-		"the object is gone":                      {gone, false, false},
+		"the object is not seen":                  {gone, true, false},
 		"another connector":                       {foreign, true, false},
 		"others took the member out": {Entry{Connector: "ad", Anchor: "g-files", Item: ItemMember, Member: "a-anna",
 			Before: truth(false), Last: truth(true), Cause: msp}, false, false},
+		"the member was renamed and its old name stays": {Entry{Connector: "ad", Anchor: "g-left", Item: ItemMember, Member: "a-anna",
+			Keys: []string{"dn:ann"}, Before: truth(false), Last: truth(true), Cause: msp}, true, true},
+		"the member was deleted and its name stays": {Entry{Connector: "ad", Anchor: "g-left", Item: ItemMember, Member: "a-ann",
+			Keys: []string{"dn:ann"}, Before: truth(false), Last: truth(true), Cause: msp}, true, true},
+		"the member was deleted and its name with it": {Entry{Connector: "ad", Anchor: "g-files", Item: ItemMember, Member: "a-ann",
+			Keys: []string{"dn:ann"}, Before: truth(false), Last: truth(true), Cause: msp}, false, false},
+		"Reeve took the new name out and the old one stays": {Entry{Connector: "ad", Anchor: "g-left", Item: ItemMember, Member: "a-anna",
+			Keys: []string{"dn:ann", "dn:anna"}, Before: truth(false), Last: truth(false), Cause: msp}, true, true},
+		"Reeve took the new name out and the old one is gone": {Entry{Connector: "ad", Anchor: "g-files", Item: ItemMember, Member: "a-anna",
+			Keys: []string{"dn:ann", "dn:anna"}, Before: truth(false), Last: truth(false), Cause: msp}, false, false},
 		"others enabled what Reeve disabled": {Entry{Connector: "ad", Anchor: "a-anna", Item: ItemEnabled, Before: truth(true), Last: truth(false), Cause: msp}, false, false},
 		"a credential cannot be seen":        {Entry{Connector: "ad", Anchor: "a-anna", Item: ItemCredential, Last: [][]byte{[]byte("set")}, Cause: msp}, true, false},
 	} {

@@ -3,6 +3,7 @@ package planner
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -154,11 +155,19 @@ func (u *undoing) members(anchor string) {
 	items := u.layersOf(anchor)
 	handed := 0
 	for _, key := range sortedItems(items) {
-		member := u.v.anchors[key.member]
-		if key.item != ItemMember || member == nil {
+		if key.item != ItemMember {
 			continue
 		}
+		member := u.v.anchors[key.member]
 		top, to := u.target(items[key])
+		if to != nil {
+			for _, k := range u.v.lingering(group, *top) {
+				u.residue(group, top, "keeps the member name "+strconv.Quote(k)+" that Reeve wrote: its account was renamed or deleted outside of Reeve; take it out by hand")
+			}
+		}
+		if member == nil {
+			continue
+		}
 		in := u.v.isMember(group, member)
 		// An account that goes is taken out by name, so that no group is left with
 		// a member that does not exist.

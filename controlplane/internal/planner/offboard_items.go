@@ -2,6 +2,7 @@ package planner
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -131,6 +132,7 @@ func (u *undoing) claim(obj *connectorv1.Object, top, to *Entry) {
 func (u *undoing) vanished(anchor string) {
 	e := u.v.itemEntry(anchor, ItemExists)
 	if e == nil || !isTrue(e.Before) {
+		u.unseen(anchor)
 		return
 	}
 	name := e.BeforeName.Text()
@@ -139,6 +141,31 @@ func (u *undoing) vanished(anchor string) {
 		return
 	}
 	u.find(FindingHandedOver, u.v.conn.Alias, name, e.Identity, "The object "+name+" was deleted by the client's cause and stays so.")
+}
+
+// unseen lists what Reeve did to an object that no snapshot shows any more: if
+// it was not deleted but hidden from the agent, all that still stands there.
+func (u *undoing) unseen(anchor string) {
+	var what []string
+	var last *Entry
+	for _, e := range u.v.entries[anchor] {
+		if !u.undone(e) {
+			continue
+		}
+		last = e
+		what = append(what, strings.TrimSpace(e.Attribute+" "+string(e.Item)))
+	}
+	if last == nil {
+		return
+	}
+	slices.Sort(what)
+	name := u.v.lastName(anchor).Text()
+	if name == "" {
+		name = last.Type + " " + anchor
+	}
+	u.find(FindingResidue, u.v.conn.Alias, name, last.Identity, "The object "+name+" with anchor "+anchor+
+		" is not observed any more: deleted, or out of the agent's sight. Where it still is, it keeps what the MSP caused: "+
+		strings.Join(slices.Compact(what), ", ")+".")
 }
 
 // undo starts a change that takes an entry back.

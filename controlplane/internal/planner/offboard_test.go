@@ -148,3 +148,21 @@ func TestTimedGrants(t *testing.T) {
 		t.Errorf("held for another reason, and planned %q", changes)
 	}
 }
+
+// What cannot be undone because its object or its member is out of sight is told.
+func TestWhatIsOutOfSightIsTold(t *testing.T) {
+	in := leaving([]Entry{
+		{Type: "team", Anchor: "g-files", Item: ItemMember, Member: "a-anna", Keys: []string{"dn:ann"}, Before: truth(false), Last: truth(true)},
+		{Type: "person", Anchor: "a-hidden", Item: ItemAttribute, Attribute: "title", Last: [][]byte{[]byte("T")}},
+		{Type: "person", Anchor: "a-theirs", Item: ItemAttribute, Attribute: "title", Last: [][]byte{[]byte("T")}, Cause: planv1.Cause_CAUSE_CLIENT},
+	}, account("anna"), team("files", "ann"))
+	changes, findings := summary(t, in)
+	if len(changes) != 0 || len(findings) != 2 {
+		t.Fatalf("changes %q, findings %v", changes, findings)
+	}
+	for _, want := range []string{`member name "dn:ann"`, "anchor a-hidden is not observed"} {
+		if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Kind == FindingResidue && strings.Contains(f.Sentence, want) }) {
+			t.Errorf("nothing says %q: %v", want, findings)
+		}
+	}
+}

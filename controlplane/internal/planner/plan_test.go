@@ -254,6 +254,21 @@ func TestPlan(t *testing.T) {
 			in.Links = []Link{{Connector: "ad", Anchor: "a-anna", Identity: "1", Purpose: "normal", Created: true}, link("2", "berit")}
 			return in
 		}, changes: []string{"disable uid=anna"}},
+		{name: "nobody gets a second account while a case is open", in: func() Input {
+			in := tenant(account("anna"), account("berit"))
+			in.Desired = []policy.Desired{wants("1", "carl", nil), wants("2", "dora", nil)}
+			in.Undecided = []Undecided{{"ad", "1"}, {"web", "2"}}
+			return in
+		}, changes: []string{"create uid=dora", "enable uid=dora"}, finding: FindingHeld, says: "a case is open"},
+		{name: "the MSP's values on the client's new account are a change of their own", in: func() Input {
+			in := tenant()
+			in.Desired = []policy.Desired{wants("1", "anna", func(a *policy.Account) {
+				a.Attributes = append(a.Attributes,
+					policy.DesiredAttribute{Name: "mail", Values: []string{"a@msp"}, Authority: policy.Additive, Cause: "msp", Rule: "base/care"},
+					policy.DesiredAttribute{Name: "title", Values: []string{"T"}, Authority: policy.Enforce})
+			})}
+			return in
+		}, changes: []string{"create uid=anna", "update uid=anna", "enable uid=anna"}},
 		{name: "urgent takes only from leavers", in: func() Input {
 			in := tenant(account("anna"), account("berit"), account("carl"))
 			in.Purpose = planv1.Purpose_PURPOSE_URGENT
@@ -343,5 +358,30 @@ func TestChangeIDsDoNotDependOnThePlan(t *testing.T) {
 	}
 	if a, b := first.Agents[0].Changes[0], second.Agents[0].Changes[0]; a.GetId() != b.GetId() || a.GetId() == "" {
 		t.Errorf("ids %q and %q", a.GetId(), b.GetId())
+	}
+}
+
+// What two roles of different causes write to one account is undone apart, so it
+// is changed apart.
+func TestCausesOnOneAccountStayApart(t *testing.T) {
+	in := tenant(account("anna"))
+	in.Links = []Link{link("1", "anna")}
+	in.Desired = []policy.Desired{wants("1", "anna", func(a *policy.Account) {
+		a.Attributes = append(a.Attributes,
+			policy.DesiredAttribute{Name: "mail", Values: []string{"a@msp"}, Authority: policy.Additive, Cause: "msp", Rule: "base/care"},
+			policy.DesiredAttribute{Name: "title", Values: []string{"T"}, Authority: policy.Enforce})
+	})}
+	out, err := Plan(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range out.Agents[0].Changes {
+		for _, d := range c.GetOperation().GetUpdate().GetDeltas() {
+			got[d.GetAttribute()] = c.GetCause().String() + " " + c.GetRule()
+		}
+	}
+	if len(got) != 2 || got["mail"] != "CAUSE_MSP base/care" || got["title"] != "CAUSE_CLIENT base/staff" {
+		t.Errorf("%v", got)
 	}
 }

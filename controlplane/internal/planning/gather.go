@@ -3,6 +3,7 @@ package planning
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,19 +16,35 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/policy/policystore"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
-// estate is a tenant's connectors with the objects of their current snapshots.
+// estate is a tenant's connectors with the objects of their current snapshots,
+// and how its policy reads them.
 type estate struct {
 	connectors []inventory.Connector
 	objects    map[string][]*connectorv1.Object
+	// program and mapper are nil without a policy.
+	program *policy.Program
+	mapper  *mapper
+	// changeKey names changes.
+	changeKey []byte
 }
 
-func (s *Service) estate(t tx.Tx, tenant string) (estate, error) {
+// observe reads the estate and maps its source rows: the long part of folding,
+// which must not keep writers waiting.
+func (s *Service) observe(t tx.Tx, tenant string) (estate, error) {
 	e := estate{objects: map[string][]*connectorv1.Object{}}
-	var err error
+	tn, err := s.Tenants.Lookup(t, tenant)
+	if err != nil {
+		return e, err
+	}
+	zone, err := tn.Location()
+	if err != nil {
+		return e, err
+	}
 	if e.connectors, err = s.Inventory.Connectors(t, tenant); err != nil {
 		return e, err
 	}
@@ -36,40 +53,68 @@ func (s *Service) estate(t tx.Tx, tenant string) (estate, error) {
 			return e, err
 		}
 	}
+	if e.program, err = s.program(t, tenant); err != nil || e.program == nil {
+		return e, err
+	}
+	e.mapper = &mapper{program: e.program, zone: zone, rows: map[*connectorv1.Object]mapped{}}
+	for _, c := range e.connectors {
+		if !c.Source() || !counts(c) {
+			continue
+		}
+		for _, o := range e.objects[c.Alias] {
+			e.mapper.rows[o] = e.mapper.read(c.Alias, o)
+		}
+	}
 	return e, nil
+}
+
+// program is nil for a tenant without a policy.
+func (s *Service) program(t tx.Tx, tenant string) (*policy.Program, error) {
+	p, err := s.Policies.Program(t, tenant)
+	if errors.Is(err, policystore.ErrUnbound) {
+		return nil, nil
+	}
+	return p, err
+}
+
+// counts reports whether what a connector's snapshot says is folded in.
+func counts(c inventory.Connector) bool {
+	return c.Header != nil && c.Suspended == "" && c.Trusted()
 }
 
 // reconcile folds the estate into identities. Without a policy there is no
 // mapping, and nothing to fold.
-func (s *Service) reconcile(t tx.Tx, tenant string, zone *time.Location, e estate) error {
-	program, err := s.Policies.Program(t, tenant)
-	if errors.Is(err, policystore.ErrUnbound) {
+func (s *Service) reconcile(t tx.Tx, tenant string, e estate) error {
+	if e.mapper == nil {
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	var sources []identity.SourceSnapshot
 	var targets []identity.TargetSnapshot
 	for _, c := range e.connectors {
-		if c.Header == nil || c.Suspended != "" || !c.Trusted() {
+		if !counts(c) {
 			continue
 		}
 		if c.Source() {
 			sources = append(sources, identity.SourceSnapshot{
 				Connector: c.Alias, Snapshot: c.Header.GetSnapshot(), Complete: c.Header.GetComplete(),
-				At: c.Header.GetObservedAt().AsTime(), Objects: e.objects[c.Alias],
+				At: c.Header.GetObservedAt().AsTime(), Objects: e.objects[c.Alias], Same: sameDirectory(e.connectors, c),
 			})
 			continue
 		}
 		targets = append(targets, identity.TargetSnapshot{Connector: c.Alias, Types: c.State.GetTypes(), Objects: e.objects[c.Alias]})
 	}
-	outcome, err := s.Identities.Reconcile(t, tenant, sources, targets, mapper{program: program, zone: zone})
+	outcome, err := s.Identities.Reconcile(t, tenant, sources, targets, e.mapper)
 	if err != nil {
 		return err
 	}
-	for alias, why := range outcome.Suspend {
+	for _, alias := range slices.Sorted(maps.Keys(outcome.Suspend)) {
+		why := outcome.Suspend[alias]
 		if err := s.Inventory.SetSuspended(t, tenant, alias, why); err != nil {
+			return err
+		}
+		if _, err := s.Records.AppendAct(t, tenant,
+			&auditv1.Header{Type: auditv1.Type_TYPE_SUSPENDED, Actor: "control-plane"},
+			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "suspend connector", Object: alias, Reason: why}}}); err != nil {
 			return err
 		}
 	}
@@ -79,20 +124,48 @@ func (s *Service) reconcile(t tx.Tx, tenant string, zone *time.Location, e estat
 	return nil
 }
 
-// mapper lets identity read rows by the tenant's policy.
+// sameDirectory names the other connectors that reach the directory of c: one that
+// is source and target has an alias for each.
+func sameDirectory(all []inventory.Connector, c inventory.Connector) []string {
+	var same []string
+	for _, other := range all {
+		if other.Alias != c.Alias && c.Fingerprint != "" && other.Fingerprint == c.Fingerprint {
+			same = append(same, other.Alias)
+		}
+	}
+	return same
+}
+
+// mapper lets identity read rows by the tenant's policy. Rows that were read
+// before are not read again.
 type mapper struct {
 	program *policy.Program
 	zone    *time.Location
+	rows    map[*connectorv1.Object]mapped
+}
+
+type mapped struct {
+	row identity.Row
+	ok  bool
+	err error
 }
 
 // Row implements identity.Mapper.
-func (m mapper) Row(connector string, o *connectorv1.Object) (identity.Row, bool, error) {
+func (m *mapper) Row(connector string, o *connectorv1.Object) (identity.Row, bool, error) {
+	r, known := m.rows[o]
+	if !known {
+		r = m.read(connector, o)
+	}
+	return r.row, r.ok, r.err
+}
+
+func (m *mapper) read(connector string, o *connectorv1.Object) mapped {
 	if !m.program.IsSource(connector, o.GetType()) {
-		return identity.Row{}, false, nil
+		return mapped{}
 	}
 	r, err := m.program.Source(connector, o.GetType(), o)
 	if err != nil {
-		return identity.Row{}, false, err
+		return mapped{err: err}
 	}
 	row := identity.Row{InScope: r.InScope, Kind: r.Kind, Label: label(r), Attributes: r.Attributes, Suspended: !r.Active}
 	for _, ref := range r.References {
@@ -104,7 +177,7 @@ func (m mapper) Row(connector string, o *connectorv1.Object) (identity.Row, bool
 	if !r.End.IsZero() {
 		row.Ends = r.End.Last(m.zone)
 	}
-	return row, true, nil
+	return mapped{row: row, ok: true}
 }
 
 // label picks a name for people from what the mapping gave.
@@ -124,7 +197,7 @@ func label(r policy.SourceRow) string {
 }
 
 // Matches implements identity.Mapper.
-func (m mapper) Matches() []identity.Match {
+func (m *mapper) Matches() []identity.Match {
 	var matches []identity.Match
 	for _, c := range m.program.Correlations() {
 		match := identity.Match{Connector: c.Connector, Type: c.Type, Purpose: c.Purpose}
@@ -136,9 +209,9 @@ func (m mapper) Matches() []identity.Match {
 	return matches
 }
 
-// input gathers what a plan follows from, at one moment, in one transaction.
+// input gathers what a plan follows from beside the estate, in one transaction.
 func (s *Service) input(t tx.Tx, tenant string, purpose planv1.Purpose, asOf time.Time, e estate) (planner.Input, error) {
-	in := planner.Input{TrustDomain: s.TrustDomain, Tenant: tenant, Purpose: purpose, AsOf: asOf, SoloOperator: s.Solo}
+	in := planner.Input{TrustDomain: s.TrustDomain, Tenant: tenant, Purpose: purpose, AsOf: asOf, SoloOperator: s.Solo, ChangeKey: e.changeKey}
 	for _, c := range e.connectors {
 		in.Connectors = append(in.Connectors, connector(c, e.objects[c.Alias]))
 	}
@@ -148,6 +221,16 @@ func (s *Service) input(t tx.Tx, tenant string, purpose planv1.Purpose, asOf tim
 	}
 	for _, a := range accounts {
 		in.Links = append(in.Links, planner.Link{Connector: a.Connector, Anchor: a.Anchor, Identity: a.Identity, Purpose: a.Purpose, Created: a.Created})
+	}
+	cases, err := s.IdentityStore.Cases(t, tenant, false)
+	if err != nil {
+		return in, err
+	}
+	for _, c := range cases {
+		// Which side is the identity depends on the case; no anchor is one.
+		for _, id := range append([]string{c.Subject}, c.Candidates...) {
+			in.Undecided = append(in.Undecided, planner.Undecided{Connector: c.Connector, Identity: id})
+		}
 	}
 	if in.Ledger, err = s.Ledger.All(t, tenant); err != nil {
 		return in, err
@@ -226,6 +309,15 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 // it cannot be mistaken for one of the tenant's own.
 const guestPrefix = "msp-"
 
+// LocalID is the id that a tenant knows an identity by: its own, or for one of
+// the MSP's, which grants name msp/ID, a guest's.
+func LocalID(identity string) string {
+	if id, ok := strings.CutPrefix(identity, grant.MSPPrefix); ok {
+		return guestPrefix + id
+	}
+	return identity
+}
+
 // guests are the identities of the MSP's own tenant that a grant names here, or
 // that still own an account here.
 func (s *Service) guests(t tx.Tx, in *planner.Input, grants []grant.Grant) ([]policy.Subject, error) {
@@ -268,6 +360,10 @@ func (s *Service) subjects(t tx.Tx, tenant string, asOf time.Time, rule policy.L
 	if err != nil {
 		return nil, err
 	}
+	unseen, err := s.unseen(t, tenant, asOf)
+	if err != nil {
+		return nil, err
+	}
 	holders := map[[2]string][]string{}
 	for _, id := range identities {
 		for name, values := range id.Attributes {
@@ -278,6 +374,9 @@ func (s *Service) subjects(t tx.Tx, tenant string, asOf time.Time, rule policy.L
 	}
 	subjects := make([]policy.Subject, len(identities))
 	for i, id := range identities {
+		if unseen[id.ID] {
+			id.Missing = 0
+		}
 		subjects[i] = Subject(id, asOf, rule)
 		for _, ref := range id.References {
 			for _, v := range ref.Values {
@@ -289,6 +388,35 @@ func (s *Service) subjects(t tx.Tx, tenant string, asOf time.Time, rule policy.L
 		}
 	}
 	return subjects, nil
+}
+
+// staleAfter is how long a source may go unread before it says nothing any more
+// of who is absent from it.
+const staleAfter = 7 * 24 * time.Hour
+
+// unseen are the identities of whose absence nothing can be said at a moment: a
+// source of theirs is suspended, not confirmed, gone, not read completely or not
+// read lately. Their grace must not run out while nobody looks.
+func (s *Service) unseen(t tx.Tx, tenant string, asOf time.Time) (map[string]bool, error) {
+	connectors, err := s.Inventory.Connectors(t, tenant)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, c := range connectors {
+		seen[c.Alias] = c.Source() && counts(c) && c.Header.GetComplete() && c.Header.GetObservedAt().AsTime().Add(staleAfter).After(asOf)
+	}
+	links, err := s.IdentityStore.Links(t, tenant)
+	if err != nil {
+		return nil, err
+	}
+	unseen := map[string]bool{}
+	for _, l := range links {
+		if !seen[l.Connector] {
+			unseen[l.Identity] = true
+		}
+	}
+	return unseen, nil
 }
 
 // Subject says at which stage of life an identity is at a moment.

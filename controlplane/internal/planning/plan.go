@@ -13,8 +13,6 @@ import (
 
 var (
 	ErrNotFound = errors.New("plan not found")
-	// ErrNoPolicy is returned for a tenant that no policy is bound to.
-	ErrNoPolicy = errors.New("no policy is bound to the tenant; run `reeve policy bind`")
 	// ErrNothingObserved is returned while no connector has a snapshot.
 	ErrNothingObserved = errors.New("nothing is observed yet; connect the agent and wait for its first snapshot")
 	// ErrPhase is returned when a plan is not in the phase an act needs.
@@ -72,9 +70,15 @@ type Store interface {
 	Plan(t tx.Tx, id string) (Plan, error)
 	// ByDigest returns ErrNotFound for an unknown digest.
 	ByDigest(t tx.Tx, digest []byte) (Plan, error)
-	// Plans returns plans of a tenant, or of all when it is empty, newest first;
-	// before is the id to go on from.
+	// Plans returns up to limit plans of a tenant, newest first; before is the id
+	// to go on from.
 	Plans(t tx.Tx, tenant, before string, limit int) ([]Plan, error)
+	// InPhase returns the plans of a tenant, or of all when it is empty, that are in
+	// one of the phases, newest first.
+	InPhase(t tx.Tx, tenant string, phases ...Phase) ([]Plan, error)
+	// ChangeKey returns the tenant's key for ids of changes; fresh becomes it when
+	// there is none.
+	ChangeKey(t tx.Tx, tenant string, fresh []byte) ([]byte, error)
 	// Chunks returns the chunks for an agent, or all when it is empty, in order.
 	Chunks(t tx.Tx, plan, agent string) ([]Chunk, error)
 	// SetPhase returns ErrPhase unless the plan is in phase from.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/reevehq/reeve/controlplane/internal/grant"
@@ -74,58 +76,78 @@ func New(c Config) *Service {
 // Refresh folds what was observed into identities, so that people see it before
 // anybody makes a plan.
 func (s *Service) Refresh(ctx context.Context, tenantID string) error {
-	return s.DB.Do(ctx, func(t tx.Tx) error {
-		_, err := s.refresh(t, tenantID)
-		return err
-	})
+	_, err := s.refresh(ctx, tenantID)
+	return err
 }
 
-func (s *Service) refresh(t tx.Tx, tenantID string) (estate, error) {
-	tn, err := s.Tenants.Lookup(t, tenantID)
-	if err != nil {
-		return estate{}, err
+var errMoved = errors.New("the estate changed while it was read")
+
+// refresh reads the estate beside the writer and folds it in by one short
+// transaction, from anew when something changed in between.
+func (s *Service) refresh(ctx context.Context, tenantID string) (e estate, err error) {
+	for range 5 {
+		if err = s.DB.View(ctx, func(t tx.Tx) (err error) {
+			e, err = s.observe(t, tenantID)
+			return err
+		}); err != nil {
+			return e, err
+		}
+		err = s.DB.Do(ctx, func(t tx.Tx) error { return s.fold(t, tenantID, &e) })
+		if !errors.Is(err, errMoved) {
+			return e, err
+		}
 	}
-	zone, err := tn.Location()
+	return e, fmt.Errorf("%w: %s; try again", err, tenantID)
+}
+
+// fold folds an estate in that was read before.
+func (s *Service) fold(t tx.Tx, tenantID string, e *estate) error {
+	now, err := s.Inventory.Connectors(t, tenantID)
 	if err != nil {
-		return estate{}, err
+		return err
 	}
-	e, err := s.estate(t, tenantID)
+	program, err := s.program(t, tenantID)
 	if err != nil {
-		return e, err
+		return err
 	}
-	if err := s.reconcile(t, tenantID, zone, e); err != nil {
-		return e, err
+	if program != e.program || !slices.EqualFunc(now, e.connectors, func(a, b inventory.Connector) bool {
+		return a.Alias == b.Alias && a.Current == b.Current && a.Suspended == b.Suspended && a.Trusted() == b.Trusted()
+	}) {
+		return errMoved
+	}
+	if err := s.reconcile(t, tenantID, *e); err != nil {
+		return err
 	}
 	unrecorded, err := s.unrecorded(t, tenantID)
 	if err != nil {
-		return e, err
+		return err
 	}
 	for _, c := range e.connectors {
 		if c.Source() || !c.Header.GetComplete() || unrecorded[c.Alias] {
 			continue
 		}
 		if err := s.Ledger.Settle(t, tenantID, connector(c, e.objects[c.Alias]), c.Header.GetObservedAt().AsTime()); err != nil {
-			return e, err
+			return err
 		}
+	}
+	if e.changeKey, err = s.Store.ChangeKey(t, tenantID, newKey()); err != nil {
+		return err
 	}
 	// Reconciling may have suspended a source.
 	e.connectors, err = s.Inventory.Connectors(t, tenantID)
-	return e, err
+	return err
 }
 
 // unrecorded are the connectors on which a plan is under way. A snapshot may show
 // what it did before the receipts come, and would be taken for somebody else's
 // doing; once the order's end is on record every receipt is in the ledger.
 func (s *Service) unrecorded(t tx.Tx, tenantID string) (map[string]bool, error) {
-	plans, err := s.Store.Plans(t, tenantID, "", 0)
+	plans, err := s.Store.InPhase(t, tenantID, operatorv1.PlanState_PHASE_RUNNING)
 	if err != nil {
 		return nil, err
 	}
 	aliases := map[string]bool{}
 	for _, p := range plans {
-		if p.Phase != operatorv1.PlanState_PHASE_RUNNING {
-			continue
-		}
 		manifest := new(planv1.Manifest)
 		if err := planv1.Decode(p.Manifest, manifest); err != nil {
 			return nil, fmt.Errorf("manifest of plan %s: %w", p.ID, err)
@@ -150,15 +172,15 @@ func (s *Service) Preview(ctx context.Context, tenantID string, purpose planv1.P
 }
 
 func (s *Service) gather(ctx context.Context, tenantID string, purpose planv1.Purpose) (planner.Input, error) {
+	e, err := s.refresh(ctx, tenantID)
+	if err != nil {
+		return planner.Input{}, err
+	}
+	if !observed(e) {
+		return planner.Input{}, fmt.Errorf("%w: %s", ErrNothingObserved, tenantID)
+	}
 	var in planner.Input
-	err := s.DB.Do(ctx, func(t tx.Tx) error {
-		e, err := s.refresh(t, tenantID)
-		if err != nil {
-			return err
-		}
-		if !observed(e) {
-			return fmt.Errorf("%w: %s", ErrNothingObserved, tenantID)
-		}
+	err = s.DB.View(ctx, func(t tx.Tx) error {
 		in, err = s.input(t, tenantID, purpose, s.Now(), e)
 		return err
 	})
@@ -184,6 +206,9 @@ const FindingRehearsal planner.FindingKind = "rehearsal"
 func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purpose, actor string) (Plan, error) {
 	if purpose == planv1.Purpose_PURPOSE_UNSPECIFIED {
 		purpose = planv1.Purpose_PURPOSE_CHANGE
+	}
+	if err := s.DB.View(ctx, func(t tx.Tx) error { return s.served(t, tenantID, purpose) }); err != nil {
+		return Plan{}, err
 	}
 	in, err := s.gather(ctx, tenantID, purpose)
 	if err != nil {
@@ -221,7 +246,10 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 	for i, bytes := range encoded.Chunks {
 		chunks[i] = Chunk{Ordinal: i, Agent: manifest.GetChunks()[i].GetAgent(), Bytes: bytes}
 	}
-	err = s.DB.Do(ctx, func(t tx.Tx) error {
+	err = s.DB.Do(ctx, func(t tx.Tx) (err error) {
+		if err := s.served(t, tenantID, purpose); err != nil {
+			return err
+		}
 		p.Entry, err = s.Records.AppendAct(t, tenantID,
 			&auditv1.Header{Type: auditv1.Type_TYPE_PLAN_MADE, Actor: actor, PlanDigest: p.Digest, PolicyVersion: in.PolicyVersion},
 			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "make plan", Object: p.ID, Details: []*auditv1.Act_Detail{
@@ -241,6 +269,16 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 		return s.Store.Put(t, p, chunks, out.Creations)
 	})
 	return p, err
+}
+
+// served refuses plans that the tenant's state does not allow: one that is being
+// handed back gets no new access.
+func (s *Service) served(t tx.Tx, tenantID string, purpose planv1.Purpose) error {
+	n, err := s.Tenants.Lookup(t, tenantID)
+	if err != nil || n.State == tenant.Active || n.State == tenant.Offboarding && purpose == planv1.Purpose_PURPOSE_OFFBOARD {
+		return err
+	}
+	return fmt.Errorf("%w: %s is %s; go on with `reeve tenant offboard %s`", tenant.ErrConflict, n.ID, n.State, n.ID)
 }
 
 // weigh counts what approval tiers ask about.
@@ -299,6 +337,12 @@ func newPlanID(at time.Time) string {
 	var random [4]byte
 	rand.Read(random[:]) //nolint:errcheck // never fails (crypto/rand, since Go 1.24)
 	return fmt.Sprintf("plan-%011x%s", at.UnixMilli(), hex.EncodeToString(random[:]))
+}
+
+func newKey() []byte {
+	key := make([]byte, 32)
+	rand.Read(key) //nolint:errcheck // never fails (crypto/rand, since Go 1.24)
+	return key
 }
 
 func newSalt() []byte {

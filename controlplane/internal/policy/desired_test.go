@@ -119,6 +119,24 @@ func TestDesired(t *testing.T) {
 
 // What policy cannot say for certain is an error: the planner leaves the
 // identity alone.
+// What only the MSP's role maps on the client's account keeps its cause.
+func TestAttributesKeepTheirRolesCause(t *testing.T) {
+	const mail = `          - {name: mail, value: '[identity.attr("login") + "@team.example"]', authority: additive}`
+	p := mustCompile(t, with(t, mail, mail+"\n          - {name: badge, value: 'identity.attr(\"team\")'}"), nil)
+	d, err := p.Desired(person(map[string]string{"login": "bo", "email": "bo@x.example", "team": "a"}), nil, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	causes := map[string]string{}
+	for _, a := range d.Accounts[0].Attributes {
+		causes[a.Name] = a.Cause + " " + a.Rule
+	}
+	want := map[string]string{"badge": "msp small/team", "mail": " ", "manager": " ", "title": " "}
+	if d.Accounts[0].Cause != "client" || !reflect.DeepEqual(causes, want) {
+		t.Errorf("account of %s with %v, want %v", d.Accounts[0].Cause, causes, want)
+	}
+}
+
 func TestDesiredErrors(t *testing.T) {
 	p := mustCompile(t, small, nil)
 	tests := []struct {

@@ -28,6 +28,12 @@ func join(a *Account, b Account) error {
 	case b.Credential != nil && *a.Credential != *b.Credential:
 		return disagree("the credential")
 	}
+	// What only the MSP's role maps stays the MSP's, on the client's account too.
+	if causeRank(a.Cause) > causeRank(b.Cause) {
+		a.stamp()
+	} else if causeRank(a.Cause) < causeRank(b.Cause) {
+		b.stamp()
+	}
 	for _, wanted := range b.Attributes {
 		i := slices.IndexFunc(a.Attributes, func(x DesiredAttribute) bool { return strings.EqualFold(x.Name, wanted.Name) })
 		if i < 0 {
@@ -44,6 +50,9 @@ func join(a *Account, b Account) error {
 		case !slices.Equal(have.Values, wanted.Values) || !slices.Equal(have.Refs, wanted.Refs):
 			return disagree("attribute " + have.Name)
 		}
+		if wanted.Cause == "" {
+			have.Cause, have.Rule = "", ""
+		}
 	}
 	slices.SortFunc(a.Attributes, byAttribute)
 	// What the client also wants stays with the client.
@@ -51,6 +60,15 @@ func join(a *Account, b Account) error {
 		a.Cause, a.Rule = b.Cause, b.Rule
 	}
 	return nil
+}
+
+// stamp gives attributes the account's cause, before the account takes another's.
+func (a *Account) stamp() {
+	for i := range a.Attributes {
+		if a.Attributes[i].Cause == "" {
+			a.Attributes[i].Cause, a.Attributes[i].Rule = a.Cause, a.Rule
+		}
+	}
 }
 
 func causeRank(cause string) int {

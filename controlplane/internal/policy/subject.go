@@ -93,6 +93,9 @@ type DesiredAttribute struct {
 	// attributes such as manager; Values is empty then.
 	Refs      []string
 	Authority Authority
+	// Cause and Rule are set where a role of another cause than the account's maps
+	// the attribute; empty, they are the account's.
+	Cause, Rule string
 }
 
 // Authority says who decides an attribute or an entitlement's members.

@@ -139,10 +139,13 @@ func (s *Service) Tick(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	var failed error
 	for _, sched := range due {
 		next, err := s.next(ctx, sched)
 		if err != nil {
-			return fmt.Errorf("schedule %s of %s: %w", sched.Name, sched.Tenant, err)
+			// It must not keep the others waiting.
+			failed = errors.Join(failed, fmt.Errorf("schedule %s of %s: %w", sched.Name, sched.Tenant, err))
+			continue
 		}
 		var mine bool
 		if err := s.db.Do(ctx, func(t tx.Tx) (err error) {
@@ -163,5 +166,5 @@ func (s *Service) Tick(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return failed
 }

@@ -44,13 +44,15 @@ func NewService(db *tx.DB, store Store, records Records, now func() time.Time, l
 }
 
 // EnsureMSP adds the MSP's own tenant at the first start and is without effect
-// after that.
+// after that. ErrConflict when the id is a client's, or the MSP has another one.
 func (s *Service) EnsureMSP(ctx context.Context, n New) error {
-	n.ID = MSP
 	err := s.db.Do(ctx, func(t tx.Tx) error {
-		_, err := s.store.Get(t, MSP)
-		if errors.Is(err, ErrNotFound) {
+		have, err := s.store.Get(t, n.ID)
+		switch {
+		case errors.Is(err, ErrNotFound):
 			return s.add(t, "control-plane", n, true)
+		case err == nil && !have.MSP:
+			return fmt.Errorf("%w: %s is a client; give the MSP another id", ErrConflict, n.ID)
 		}
 		return err
 	})

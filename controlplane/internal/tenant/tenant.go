@@ -13,9 +13,6 @@ import (
 	"github.com/reevehq/reeve/pki/spiffe"
 )
 
-// MSP is the id of the tenant that the MSP itself is.
-const MSP = "msp"
-
 var (
 	// ErrNotFound means that no such tenant exists, or none the caller may see.
 	ErrNotFound = errors.New("no such tenant")

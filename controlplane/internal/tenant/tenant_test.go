@@ -61,16 +61,21 @@ func TestAddRefusesWhatCannotBeUsed(t *testing.T) {
 func TestTheMSPIsATenantOnce(t *testing.T) {
 	e := intaketest.New(t)
 	for range 2 {
-		if err := e.Tenants.EnsureMSP(t.Context(), tenant.New{Name: "Another", Owner: "x@msp.example", Zone: "UTC"}); err != nil {
+		if err := e.Tenants.EnsureMSP(t.Context(), tenant.New{ID: "msp", Name: "Another", Owner: "x@msp.example", Zone: "UTC"}); err != nil {
 			t.Fatal(err)
 		}
 		e.Reopen()
 	}
-	msp, err := e.Tenants.Get(t.Context(), tenant.MSP)
+	msp, err := e.Tenants.Get(t.Context(), "msp")
 	if err != nil || !msp.MSP || msp.Name != "The MSP" {
 		t.Fatalf("%+v %v", msp, err)
 	}
-	err = e.DB.Do(t.Context(), func(x tx.Tx) error { return e.Tenants.SetState(x, "operator:kari", tenant.MSP, tenant.Offboarding) })
+	for _, other := range []string{"fabrikam", "acme"} {
+		if err := e.Tenants.EnsureMSP(t.Context(), tenant.New{ID: other, Name: "Another", Owner: "x@msp.example", Zone: "UTC"}); !errors.Is(err, tenant.ErrConflict) {
+			t.Fatalf("%s is the MSP now: %v", other, err)
+		}
+	}
+	err = e.DB.Do(t.Context(), func(x tx.Tx) error { return e.Tenants.SetState(x, "operator:kari", "msp", tenant.Offboarding) })
 	if !errors.Is(err, tenant.ErrConflict) {
 		t.Fatalf("the MSP offboards itself: %v", err)
 	}

@@ -83,7 +83,29 @@ func Open(dir, trustDomain string, dev bool, now func() time.Time) (*Trust, erro
 			return nil, fmt.Errorf("make development root document: %w", err)
 		}
 	}
-	return t, t.verify(now())
+	if err := t.verify(now()); err != nil || dev {
+		return t, err
+	}
+	return t, t.noRootKey(dir)
+}
+
+// noRootKey looks through dir for a root key of the newest document, under
+// whatever name it was put there.
+func (t *Trust) noRootKey(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".pem" {
+			return err
+		}
+		key, err := keys.LoadPrivate(path)
+		if err != nil {
+			return nil // a certificate, or a key of another kind
+		}
+		id := keys.ID(key.Public().(ed25519.PublicKey))
+		if slices.ContainsFunc(t.Document.RootKeys, func(k root.Key) bool { return k.ID == id }) {
+			return fmt.Errorf("%w: %s; move it to where root keys are kept, or run with --dev", ErrRootKey, path)
+		}
+		return nil
+	})
 }
 
 func load(dir, trustDomain string, now func() time.Time) (*Trust, error) {
@@ -126,15 +148,8 @@ func loadOrMake(path string) (ed25519.PrivateKey, error) {
 	return key, keys.WritePrivate(path, key)
 }
 
-// Request is what a root document should name, for `reeve root init` to read.
-type Request struct {
-	TrustDomain    string               `json:"trust_domain"`
-	CARoots        []string             `json:"ca_roots"`
-	PlanKeys       []root.Key           `json:"plan_keys"`
-	CheckpointKeys []root.CheckpointKey `json:"checkpoint_keys"`
-}
-
-// WriteRequest makes the keys if need be and writes the request as JSON.
+// WriteRequest makes the keys if need be and writes what a root document should
+// name as JSON, for `reeve root init` to read.
 func WriteRequest(dir, trustDomain string, now func() time.Time) ([]byte, error) {
 	t, err := load(dir, trustDomain, now)
 	if err != nil {
@@ -147,20 +162,20 @@ func WriteRequest(dir, trustDomain string, now func() time.Time) ([]byte, error)
 	return json.MarshalIndent(r, "", "  ")
 }
 
-func (t *Trust) request(f folder) (Request, error) {
+func (t *Trust) request(f folder) (root.Request, error) {
 	plan, err := root.NewKey(t.PlanKey.Public().(ed25519.PublicKey))
 	if err != nil {
-		return Request{}, err
+		return root.Request{}, err
 	}
 	logKey, err := keys.LoadPrivate(f.logKey())
 	if err != nil {
-		return Request{}, err
+		return root.Request{}, err
 	}
 	checkpoint, err := root.NewCheckpointKey(CheckpointName(t.TrustDomain), logKey.Public().(ed25519.PublicKey))
 	if err != nil {
-		return Request{}, err
+		return root.Request{}, err
 	}
-	return Request{
+	return root.Request{
 		TrustDomain: t.TrustDomain, CARoots: t.CA.BundlePEM(), PlanKeys: []root.Key{plan}, CheckpointKeys: []root.CheckpointKey{checkpoint},
 	}, nil
 }

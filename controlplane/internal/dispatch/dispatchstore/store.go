@@ -50,7 +50,7 @@ func (Store) OfPlan(t tx.Tx, plan string) ([]dispatch.Order, error) {
 // Open implements dispatch.Store.
 func (Store) Open(t tx.Tx, tenant, agent string) ([]dispatch.Order, error) {
 	return tx.Collect(t, scan, selectOrder+`
-		WHERE tenant = $1 AND agent = $2 AND state IN ('waiting', 'fetched') ORDER BY epoch, sequence`, tenant, agent)
+		WHERE state IN ('waiting', 'fetched') AND ($1 = '' AND $2 = '' OR tenant = $1 AND agent = $2) ORDER BY epoch, sequence`, tenant, agent)
 }
 
 // SetState implements dispatch.Store.

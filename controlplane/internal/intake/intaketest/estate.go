@@ -33,6 +33,7 @@ import (
 	"github.com/reevehq/reeve/pki/root"
 	"github.com/reevehq/reeve/pki/spiffe"
 	"github.com/reevehq/reeve/pki/tlogproof"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
@@ -142,10 +143,14 @@ func (d *Documents) Add(envelope []byte) {
 type NoPlans struct{}
 
 // Change implements intake.Plans.
-func (NoPlans) Change(tx.Tx, string, string, string, string) (*planv1.Change, error) { return nil, nil }
+func (NoPlans) Change(tx.Tx, string, string, *auditv1.Receipt) (*planv1.Change, bool, error) {
+	return nil, true, nil
+}
 
 // Look implements intake.Plans.
-func (NoPlans) Look(tx.Tx, string, string, string) (planner.Look, error) { return planner.Look{}, nil }
+func (NoPlans) Look(tx.Tx, string, string, string, string) (planner.Look, bool, error) {
+	return planner.Look{}, true, nil
+}
 
 // FakeSessions counts cuts.
 type FakeSessions struct {
@@ -175,7 +180,7 @@ func (f *FakeSessions) Cuts(tenantID, agent string) int {
 func New(t testing.TB) *Estate {
 	t.Helper()
 	e := At(t, filepath.Join(t.TempDir(), "reeve.db"))
-	if err := e.Tenants.EnsureMSP(t.Context(), tenant.New{Name: "The MSP", Owner: "noc@msp.example", Zone: "UTC"}); err != nil {
+	if err := e.Tenants.EnsureMSP(t.Context(), tenant.New{ID: "msp", Name: "The MSP", Owner: "noc@msp.example", Zone: "UTC"}); err != nil {
 		t.Fatal(err)
 	}
 	e.AddTenant("fabrikam")

@@ -27,7 +27,7 @@ func (Store) PutConnector(t tx.Tx, c inventory.Connector) error {
 	}
 	_, err = t.Exec(`
 		INSERT INTO connector (tenant, alias, agent, state, fingerprint) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (tenant, alias) DO UPDATE SET state = excluded.state, fingerprint = excluded.fingerprint`,
+		ON CONFLICT (tenant, alias) DO UPDATE SET agent = excluded.agent, state = excluded.state, fingerprint = excluded.fingerprint`,
 		c.Tenant, c.Alias, c.Agent, state, c.Fingerprint)
 	return err
 }
@@ -50,23 +50,10 @@ func (Store) Connector(t tx.Tx, tenant, alias string) (inventory.Connector, erro
 
 // Connectors implements inventory.Store.
 func (Store) Connectors(t tx.Tx, tenant string) ([]inventory.Connector, error) {
-	rows, err := t.Query(selectConnector+` ORDER BY c.alias`, tenant)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []inventory.Connector
-	for rows.Next() {
-		c, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, c)
-	}
-	return list, rows.Err()
+	return tx.Collect(t, scan, selectConnector+` ORDER BY c.alias`, tenant)
 }
 
-func scan(row interface{ Scan(...any) error }) (inventory.Connector, error) {
+func scan(row tx.Scanner) (inventory.Connector, error) {
 	c := inventory.Connector{State: new(agentv1.ConnectorState)}
 	var state, header, problems []byte
 	var method sql.NullString
@@ -104,16 +91,19 @@ func (Store) SetSuspended(t tx.Tx, tenant, alias, reason string) error {
 
 // BeginSnapshot implements inventory.Store.
 func (Store) BeginSnapshot(t tx.Tx, tenant, alias string, seq int64, id string) error {
-	var current int64
-	if err := t.QueryRow(`SELECT current FROM connector WHERE tenant = $1 AND alias = $2`, tenant, alias).Scan(&current); err != nil {
+	var current, abandoned int64
+	if err := t.QueryRow(`SELECT current, receiving FROM connector WHERE tenant = $1 AND alias = $2`, tenant, alias).Scan(&current, &abandoned); err != nil {
 		return err
 	}
-	for _, undo := range []string{
-		`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND valid_from > $3`,
-		`UPDATE object SET valid_to = NULL WHERE tenant = $1 AND connector = $2 AND valid_to > $3`,
-	} {
-		if _, err := t.Exec(undo, tenant, alias, current); err != nil {
-			return err
+	if abandoned != 0 {
+		// These read every row of the connector.
+		for _, undo := range []string{
+			`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND valid_from > $3`,
+			`UPDATE object SET valid_to = NULL WHERE tenant = $1 AND connector = $2 AND valid_to > $3`,
+		} {
+			if _, err := t.Exec(undo, tenant, alias, current); err != nil {
+				return err
+			}
 		}
 	}
 	_, err := t.Exec(`UPDATE connector SET receiving = $3, receiving_id = $4 WHERE tenant = $1 AND alias = $2`, tenant, alias, seq, id)
@@ -175,7 +165,7 @@ func (Store) CloseObjects(t tx.Tx, tenant, alias string, seq int64, anchors []st
 func (Store) Reopen(t tx.Tx, tenant, alias string, seq int64) error {
 	_, err := t.Exec(`
 		UPDATE object SET valid_to = NULL
-		WHERE tenant = $1 AND connector = $2 AND valid_to = $3
+		WHERE tenant = $1 AND connector = $2 AND valid_to = $3 AND valid_from < $3
 		  AND anchor NOT IN (SELECT anchor FROM object WHERE tenant = $1 AND connector = $2 AND valid_to IS NULL)`, tenant, alias, seq)
 	return err
 }
@@ -230,7 +220,7 @@ func (Store) Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (in
 	return o, err == nil, err
 }
 
-func scanObject(row interface{ Scan(...any) error }) (o inventory.Object, err error) {
+func scanObject(row tx.Scanner) (o inventory.Object, err error) {
 	var digest []byte
 	if err := row.Scan(&o.Anchor, &o.Type, &digest, &o.Body); err != nil {
 		return o, err
@@ -246,6 +236,6 @@ func (Store) Prune(t tx.Tx, tenant, alias string, seq int64) error {
 	if _, err := t.Exec(`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND valid_to <= $3`, tenant, alias, seq); err != nil {
 		return err
 	}
-	// Headers stay: plans name them.
-	return nil
+	_, err := t.Exec(`DELETE FROM snapshot WHERE tenant = $1 AND connector = $2 AND seq < $3`, tenant, alias, seq)
+	return err
 }

@@ -30,6 +30,7 @@ type kept struct {
 	Grant      string    `json:"grant,omitempty"`
 	EndsAt     time.Time `json:"ends_at,omitzero"`
 	Diverged   bool      `json:"diverged,omitempty"`
+	Keys       []string  `json:"keys,omitempty"`
 }
 
 const (
@@ -124,7 +125,7 @@ func list(t tx.Tx, where string, args ...any) ([]planner.Entry, error) {
 }
 
 func encode(e planner.Entry) ([]byte, error) {
-	k := kept{Type: e.Type, Before: e.Before, Last: e.Last, Identity: e.Identity, Change: e.Change, Rule: e.Rule, Grant: e.Grant, EndsAt: e.EndsAt.UTC(), Diverged: e.Diverged}
+	k := kept{Type: e.Type, Before: e.Before, Last: e.Last, Identity: e.Identity, Change: e.Change, Rule: e.Rule, Grant: e.Grant, EndsAt: e.EndsAt.UTC(), Diverged: e.Diverged, Keys: e.Keys}
 	if e.EndsAt.IsZero() {
 		k.EndsAt = time.Time{}
 	}
@@ -144,7 +145,7 @@ func decode(b []byte, e *planner.Entry) error {
 		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
 	}
 	e.Type, e.Before, e.Last, e.Identity, e.Change, e.Rule, e.Grant = k.Type, k.Before, k.Last, k.Identity, k.Change, k.Rule, k.Grant
-	e.EndsAt, e.Diverged = k.EndsAt, k.Diverged
+	e.EndsAt, e.Diverged, e.Keys = k.EndsAt, k.Diverged, k.Keys
 	var err error
 	if e.BeforeName, err = decodeName(k.BeforeName); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -86,11 +88,30 @@ func (Store) ByDigest(t tx.Tx, digest []byte) (planning.Plan, error) {
 
 // Plans implements planning.Store.
 func (Store) Plans(t tx.Tx, tenant, before string, limit int) ([]planning.Plan, error) {
-	if limit <= 0 {
-		limit = -1
+	return tx.Collect(t, scanPlan, selectPlan+` WHERE tenant = $1 AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3`, tenant, before, limit)
+}
+
+// InPhase implements planning.Store.
+func (Store) InPhase(t tx.Tx, tenant string, phases ...planning.Phase) ([]planning.Plan, error) {
+	var all []planning.Plan
+	for _, phase := range phases {
+		list, err := tx.Collect(t, scanPlan, selectPlan+` WHERE phase = $1 AND ($2 = '' OR tenant = $2)`, int32(phase), tenant)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
 	}
-	return tx.Collect(t, scanPlan, selectPlan+`
-		WHERE ($1 = '' OR tenant = $1) AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3`, tenant, before, limit)
+	slices.SortFunc(all, func(a, b planning.Plan) int { return strings.Compare(b.ID, a.ID) })
+	return all, nil
+}
+
+// ChangeKey implements planning.Store.
+func (Store) ChangeKey(t tx.Tx, tenant string, fresh []byte) (key []byte, err error) {
+	if _, err := t.Exec(`INSERT INTO change_key (tenant, key) VALUES ($1, $2) ON CONFLICT DO NOTHING`, tenant, fresh); err != nil {
+		return nil, err
+	}
+	err = t.QueryRow(`SELECT key FROM change_key WHERE tenant = $1`, tenant).Scan(&key)
+	return key, err
 }
 
 func scanPlan(row tx.Scanner) (p planning.Plan, err error) {

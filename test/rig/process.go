@@ -1,0 +1,177 @@
+package rig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Build compiles the three programs from the module's root into dir.
+func Build(root, dir string) error {
+	cmd := exec.Command("go", "build", "-o", dir, "./controlplane/cmd/reeve", "./controlplane/cmd/reeve-controlplane", "./agent/cmd/reeve-agent")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Process is one server that a story starts, ends and kills as it likes. Its
+// methods are for one goroutine.
+type Process struct {
+	t    testing.TB
+	path string
+	args []string
+	dir  string
+	env  []string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{}
+	read int
+}
+
+func newProcess(t testing.TB, dir, log, path string, args ...string) *Process {
+	p := &Process{t: t, path: path, args: args, dir: dir, env: append(os.Environ(), "NO_COLOR=1"), log: log}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Start starts it; its log goes on in the same file.
+func (p *Process) Start() {
+	p.t.Helper()
+	if p.cmd != nil {
+		p.t.Fatalf("%s runs already", filepath.Base(p.path))
+	}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "--- started %s\n", time.Now().UTC().Format(time.RFC3339Nano))
+	cmd := exec.Command(p.path, p.args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, log, log
+	// A group of its own: a kill takes the connectors along, as the end of the
+	// machine would.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	p.cmd, p.done = cmd, done
+}
+
+// Kill ends the process and its children with SIGKILL and waits.
+func (p *Process) Kill() {
+	if p.cmd == nil {
+		return
+	}
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.done
+	p.cmd = nil
+}
+
+// KillAlone ends the process with SIGKILL and leaves its children to notice.
+func (p *Process) KillAlone() {
+	if p.cmd == nil {
+		return
+	}
+	pgid := p.cmd.Process.Pid
+	_ = p.cmd.Process.Kill()
+	<-p.done
+	p.cmd = nil
+	p.t.Cleanup(func() { _ = syscall.Kill(-pgid, syscall.SIGKILL) })
+}
+
+// Stop ends it as an administrator would.
+func (p *Process) Stop() {
+	p.t.Helper()
+	if p.cmd == nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+		p.cmd = nil
+	case <-time.After(time.Minute):
+		p.Kill()
+		p.t.Fatalf("%s did not end when told to", filepath.Base(p.path))
+	}
+}
+
+// Ended reports whether the process has ended by itself.
+func (p *Process) Ended() bool {
+	if p.cmd == nil {
+		return true
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Forget takes note that the process has ended by itself, so that it may be
+// started again.
+func (p *Process) Forget() {
+	if p.Ended() {
+		p.cmd = nil
+	}
+}
+
+// Log is everything it has written so far, or since ForgetLog.
+func (p *Process) Log() string {
+	raw, err := os.ReadFile(p.log)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		p.t.Fatal(err)
+	}
+	return string(raw[min(p.read, len(raw)):])
+}
+
+// ForgetLog has Log begin here.
+func (p *Process) ForgetLog() { p.read += len(p.Log()) }
+
+// Result is how a command ended.
+type Result struct {
+	Code           int
+	Stdout, Stderr string
+}
+
+func run(dir string, env []string, path string, args ...string) (Result, error) {
+	cmd := exec.Command(path, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String()}
+	if errors.As(err, &exit) {
+		r.Code, err = exit.ExitCode(), nil
+	}
+	return r, err
+}
+
+// Until waits for what other processes do. It fails the test after a time that
+// no healthy machine needs.
+func Until(t testing.TB, what string, done func() (bool, string)) {
+	t.Helper()
+	var last string
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		ok, why := done()
+		if ok {
+			return
+		}
+		last = why
+	}
+	t.Fatalf("waited in vain until %s: %s", what, strings.TrimSpace(last))
+}
