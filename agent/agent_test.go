@@ -19,6 +19,7 @@ import (
 
 	"github.com/reevehq/reeve/agent/internal/cli"
 	"github.com/reevehq/reeve/agent/internal/fakecontrolplane"
+	"github.com/reevehq/reeve/agent/internal/statedir"
 	"github.com/reevehq/reeve/pki/spiffe"
 	"github.com/reevehq/reeve/pki/svid/fakeworkloadapi"
 	"github.com/reevehq/reeve/plugins/sdk"
@@ -237,6 +238,20 @@ func TestAgentRunsObservesShipsAndAnswersLocalRoot(t *testing.T) {
 	if st := answer[cli.Status](s, "status"); st.Running || st.Paused || st.Records != 5 {
 		t.Errorf("status %+v", st)
 	}
+}
+
+// A local command that looks at the journal at that moment, as monitoring does,
+// does not keep the agent from starting.
+func TestAgentStartsWhileACommandLooks(t *testing.T) {
+	s := newSite(t, "")
+	s.join()
+	release, err := statedir.At(s.state).Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, release)
+	s.run()
+	s.await("the record of the start", func() bool { held, _ := s.cp.Records(1); return held == 1 })
 }
 
 func TestRecoverOpensANewEpoch(t *testing.T) {

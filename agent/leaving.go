@@ -17,6 +17,10 @@ import (
 // leave takes back what the MSP caused. From its first step on no order is
 // admitted or goes on; it can be run again until nothing is left to do.
 func (c *core) leave(ctx context.Context, dryRun bool) (*cli.Left, error) {
+	for _, i := range c.host.Instances() {
+		// One that does not come up is said by the first step that needs it.
+		_ = i.Ready(ctx)
+	}
 	if !dryRun {
 		if err := c.markLeft(ctx); err != nil {
 			return nil, err
@@ -44,10 +48,6 @@ func (c *core) leave(ctx context.Context, dryRun bool) (*cli.Left, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	for _, i := range c.host.Instances() {
-		// One that does not come up is said by the first step that needs it.
-		_ = i.Ready(ctx)
 	}
 	result, err := leave.Undo(ctx, leave.Options{
 		Receipts: receipts, DryRun: dryRun,

@@ -19,7 +19,6 @@ import (
 	"github.com/reevehq/reeve/agent/internal/journal"
 	"github.com/reevehq/reeve/pki/keys"
 	"github.com/reevehq/reeve/plugins/sdk"
-	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
@@ -27,8 +26,12 @@ import (
 // errNoPlan means that no such plan has reached this agent.
 var errNoPlan = errors.New("no such plan has reached this agent; the MSP sends it with `reeve plan make`")
 
-// keptPlans is how many plans that were tried stay for review.
-const keptPlans = 20
+// keptPlans is how many plans that were tried stay for review, keptBytes how much
+// of the disk they may take together.
+const (
+	keptPlans = 20
+	keptBytes = 256 << 20
+)
 
 // keptPlan is a plan as it arrived: manifest, then chunks, verbatim. On disk each
 // has its length in four bytes before it.
@@ -50,7 +53,7 @@ func (k *keptPlan) tee(next func() ([]byte, error)) func() ([]byte, error) {
 	}
 }
 
-func (k *keptPlan) save(dir string, _ []*auditv1.Refusal) error {
+func (k *keptPlan) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -68,17 +71,21 @@ func (k *keptPlan) save(dir string, _ []*auditv1.Refusal) error {
 
 func forgetOld(dir string) error {
 	found, err := filepath.Glob(filepath.Join(dir, "*.plan"))
-	if err != nil || len(found) <= keptPlans {
+	if err != nil {
 		return err
 	}
-	age := func(path string) time.Time {
-		if info, err := os.Stat(path); err == nil {
-			return info.ModTime()
+	info := map[string]fs.FileInfo{}
+	for _, path := range found {
+		if info[path], err = os.Stat(path); err != nil {
+			return err
 		}
-		return time.Time{}
 	}
-	slices.SortFunc(found, func(a, b string) int { return age(a).Compare(age(b)) })
-	for _, path := range found[:len(found)-keptPlans] {
+	slices.SortFunc(found, func(a, b string) int { return info[b].ModTime().Compare(info[a].ModTime()) })
+	size := int64(0)
+	for n, path := range found {
+		if size += info[path].Size(); n < keptPlans && size <= keptBytes {
+			continue
+		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

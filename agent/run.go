@@ -247,7 +247,12 @@ func (r *running) checkConnectors(ctx context.Context) error {
 	}
 	all.Wait()
 	// Until somebody compared a source's fingerprint nothing follows from it, so
-	// it does not wait for the next heartbeat.
+	// it does not wait for the next heartbeat, but for the session if that is late.
+	_, release, err := r.link.Acquire(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // only the context's end
+	}
+	release()
 	r.link.Send(&agentv1.SessionRequest{Message: &agentv1.SessionRequest_Heartbeat{Heartbeat: r.beat()}})
 	return nil
 }

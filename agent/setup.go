@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -55,6 +56,11 @@ func (p *program) load(path string) (*setup, error) {
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", f.Path, err))
 			continue
+		}
+		for _, name := range g.ClientSignature.Approvers {
+			if !slices.ContainsFunc(f.Approvers, func(a config.Approver) bool { return a.Name == name }) {
+				faults = append(faults, fmt.Errorf("%s:%d: connector %s: guardrails.client_signature.approvers names %q, whom approvers does not have", f.Path, c.Line, c.Alias, name))
+			}
 		}
 		s.guardrails[c.Alias] = g
 	}
@@ -169,13 +175,36 @@ type core struct {
 	executor *executor.Executor
 }
 
+// claimPatience is how long the state folder's holder may need to let go. A local
+// command such as status holds it for a moment while no agent runs, and must not
+// keep the agent from starting.
+const claimPatience = 5 * time.Second
+
+func claim(ctx context.Context, dir statedir.Dir) (release func(), err error) {
+	patience := time.NewTimer(claimPatience)
+	defer patience.Stop()
+	for {
+		release, err = dir.Lock()
+		if !errors.Is(err, statedir.ErrLocked) {
+			return release, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-patience.C:
+			return nil, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // open claims the state folder and opens the journal. It works offline.
 func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 	c := &core{setup: s, p: p}
 	if c.dir, err = statedir.Open(s.State); err != nil {
 		return nil, coded(err)
 	}
-	if c.unlock, err = c.dir.Lock(); err != nil {
+	if c.unlock, err = claim(ctx, c.dir); err != nil {
 		return nil, coded(err)
 	}
 	defer func() {

@@ -99,7 +99,7 @@ type base struct{ j *journal.Journal }
 // Observed implements observation.Base.
 func (b base) Observed(ctx context.Context, connector string) (snapshot string, digests map[string][32]byte, err error) {
 	err = b.j.View(ctx, func(tx *journal.Tx) error {
-		if snapshot, _, err = tx.Snapshot(connector); err != nil || snapshot == "" {
+		if snapshot, err = tx.Snapshot(connector); err != nil || snapshot == "" {
 			return err
 		}
 		digests = maps.Collect(tx.ObservedAll(connector))
@@ -131,6 +131,6 @@ func (b base) SetObserved(ctx context.Context, connector, snapshot string, chang
 				return err
 			}
 		}
-		return tx.SetSnapshot(connector, snapshot, nil)
+		return tx.SetSnapshot(connector, snapshot)
 	})
 }

@@ -112,7 +112,7 @@ func (r *running) forked(ctx context.Context, _, offered, reason string) error {
 
 // Order implements session.Receiver.
 func (r *running) Order(ctx context.Context, order string, head *agentv1.OrderHead, next func() ([]byte, error)) (func(context.Context) error, error) {
-	admitted, err := r.admitter.Admit(ctx, admission.Delivery{Envelope: head.GetEnvelope(), Manifest: head.GetManifest(), Chunks: chunks(next)})
+	admitted, err := r.admitter.Admit(ctx, admission.Delivery{Order: order, Envelope: head.GetEnvelope(), Manifest: head.GetManifest(), Chunks: chunks(next)})
 	var refused *admission.Refused
 	switch {
 	case errors.As(err, &refused):
@@ -164,7 +164,7 @@ func (r *running) DryRun(ctx context.Context, digest []byte, head *agentv1.Order
 		return err
 	}
 	r.worked()
-	if err := kept.save(r.dir.Plans(), refusals); err != nil {
+	if err := kept.save(r.dir.Plans()); err != nil {
 		r.p.log.Warn("plan could not be kept for review", "plan", hex.EncodeToString(digest), "error", err)
 	}
 	client, release, err := r.link.Acquire(ctx)

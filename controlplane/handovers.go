@@ -14,6 +14,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/enrollment"
 	"github.com/reevehq/reeve/controlplane/internal/intake"
 	"github.com/reevehq/reeve/controlplane/internal/inventory"
+	"github.com/reevehq/reeve/controlplane/internal/operatorapi"
 	"github.com/reevehq/reeve/controlplane/internal/planner"
 	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
@@ -294,10 +295,10 @@ func (z zones) Zone(ctx context.Context, id string) (*time.Location, error) {
 // sessions lets operators see and push connected agents.
 type sessions struct{ *agentapi.Registry }
 
-func (s sessions) Connected(tenant string) map[string]bool {
-	connected := map[string]bool{}
+func (s sessions) Connected(tenant string) map[string]operatorapi.Presence {
+	connected := map[string]operatorapi.Presence{}
 	for _, live := range s.Registry.Connected(tenant) {
-		connected[live.Agent] = true
+		connected[live.Agent] = operatorapi.Presence{Paused: live.Paused}
 	}
 	return connected
 }

@@ -341,7 +341,7 @@ func TestCreateOfATakenName(t *testing.T) {
 
 // Dumps are compared by the byte: what goes there and back keeps its place.
 func TestThereAndBackKeepsTheOrderInTheDump(t *testing.T) {
-	b := newBench(t, slapd.Options{LDIF: skeleton() + awkward() + groups() + person(user(0), "user0000", "U", "title", "old", "displayName", "before", "description", "d", "description", "e") +
+	b := newBench(t, slapd.Options{LDIF: skeleton() + awkward() + groups() + person(user(0), "user0000", "U", "title", "old", "displayName", "before", "description", "e", "description", "d") +
 		person(user(1), "user0001", "U"), ACL: leastPrivilege}, nil)
 	stamped := func() string {
 		dump, err := b.server.Dump()
@@ -355,6 +355,9 @@ func TestThereAndBackKeepsTheOrderInTheDump(t *testing.T) {
 	before := stamped()
 	b.want(done, b.update(user(0), deltaOf("title", "old", "new"), deltaOf("mail", "", "m@example.com"), deltaOf("description", "", "f")))
 	b.want(done, b.update(user(0), deltaOf("title", "new", "old"), deltaOf("mail", "m@example.com", ""), deltaOf("description", "f", "")))
+	// Several values, which stood in no order of letters.
+	b.want(done, b.update(user(0), deltaOf("description", "e d", "g")))
+	b.want(done, b.update(user(0), deltaOf("description", "g", "e d")))
 	// Of one value only; the entry has more behind it.
 	b.want(done, b.update(user(0), deltaOf("displayName", "before", "after")))
 	b.want(done, b.update(user(0), deltaOf("displayName", "after", "before")))

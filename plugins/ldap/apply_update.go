@@ -118,20 +118,22 @@ func (d delta) replacesOne() bool {
 // value that only changes its spelling the old one must go first, and of an
 // attribute of one value where the server wants it so.
 func (d delta) changes(oldFirst bool) []ldap.Change {
-	var out []ldap.Change
-	if len(d.add) > 0 {
-		out = append(out, change(ldap.AddAttribute, d.attribute.GetName(), d.add...))
+	var add, remove []ldap.Change
+	// One by one: OpenLDAP sorts the values of one change, and those that are given
+	// back should stand as they stood.
+	for _, v := range d.add {
+		add = append(add, change(ldap.AddAttribute, d.attribute.GetName(), v))
 	}
 	if len(d.remove) > 0 {
-		out = append(out, change(ldap.DeleteAttribute, d.attribute.GetName(), d.remove...))
+		remove = []ldap.Change{change(ldap.DeleteAttribute, d.attribute.GetName(), d.remove...)}
 	}
 	respelled := slices.ContainsFunc(d.add, func(v string) bool {
 		return connectorv1.HasValue(d.attribute.GetRule(), toBytes(d.remove), []byte(v))
 	})
 	if respelled || oldFirst && !d.attribute.GetMultiValued() || d.attribute.GetRule() == reference {
-		slices.Reverse(out)
+		return append(remove, add...)
 	}
-	return out
+	return append(add, remove...)
 }
 
 // replaced computes all values of an attribute after the delta.

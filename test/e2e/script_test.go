@@ -12,11 +12,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+	"unicode"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/reevehq/reeve/test/slapd"
 )
+
+// storyPatience bounds all stories together.
+const storyPatience = 4 * time.Minute
 
 // TestStories runs testdata/script. Beside testscript's own commands there are:
 //
@@ -34,6 +39,8 @@ import (
 //	confirm TENANT ALIAS           confirms a source
 //	observe TENANT [ALIAS...]      waits for fresh snapshots
 //	plan NAME TENANT [ARGS...]     makes a plan that the guardrails were asked about; its id into NAME
+//	hostile FILE                   adds names to a staff list that try to be something else
+//	clean FILE...                  the files hold nothing that cannot be seen
 //	slapd [tls] [limit]            starts a slapd with testdata/estate's directory
 //
 // A story that fails shows the ends of its servers' logs.
@@ -41,6 +48,8 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: setup, Cmds: commands,
+		// A program that hangs fails its story, with the goroutines it hangs in.
+		Deadline: time.Now().Add(storyPatience),
 	})
 }
 
@@ -182,6 +191,22 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 		ts.Setenv(args[0]+"_DIGEST", p.Plan.Digest)
 	},
 	"slapd": startSlapd,
+	"hostile": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, neg, args, 1)
+		ts.Check(writeHostile(ts.MkAbs(args[0])))
+	},
+	"clean": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, neg, args, 1)
+		for _, name := range args {
+			content := ts.ReadFile(name)
+			for i, r := range content {
+				if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+					continue
+				}
+				ts.Fatalf("%s holds %q: …%q…", name, r, content[max(0, i-80):min(len(content), i+40)])
+			}
+		}
+	},
 }
 
 var placeholder = regexp.MustCompile(`@[A-Z0-9_]+@`)
@@ -293,4 +318,34 @@ func startSlapd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("LDAP_CA", s.CAFile)
 	ts.Setenv("LDAP_ROOT", s.RootDN)
 	ts.Check(os.WriteFile(ts.MkAbs("root.password"), []byte(s.RootPassword), 0o600))
+}
+
+// hostileNames are values of a staff list that try to be something else: in a
+// terminal, a log, a passwd or CSV line, an LDAP filter or a name.
+var hostileNames = []string{
+	"clear\x1b[2Jscreen", "bell\x07", "\u202Egnp.exe", "zero\u200Bwidth", "nul\x00byte",
+	"root:x:0:0:root:/root:/bin/bash", "a:b", "comma,comma", "new\nline:x:0:0::/:/bin/sh", "return\rhome",
+	"*)(uid=*))(|(uid=*", "cn=admin,dc=example,dc=com", "=HYPERLINK(\"http://evil.example\")", "'; DROP TABLE tenants; --", "../../etc/shadow", "$(id)", "`id`", "%s%n",
+}
+
+// writeHostile adds to the staff list, each name once as a login and once as a
+// given name, and one value of 100 kB.
+func writeHostile(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.Write(content)
+	quote := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+	line := func(id int, given, login string) {
+		fmt.Fprintf(&b, "%d,%s,Hostile,h%d@fabrikam.example,%s,Sales,Staff,1001,2019-08-01,,active\n", id, quote(given), id, quote(login))
+	}
+	for i, name := range hostileNames {
+		line(2000+i, "Plain", name)
+		line(3000+i, name, fmt.Sprintf("h%d", i))
+	}
+	line(4000, strings.Repeat("long ", 20_000), "hlong")
+	line(4001, "Plain", strings.Repeat("long", 25_000))
+	return os.WriteFile(path, []byte(b.String()), 0o644)
 }

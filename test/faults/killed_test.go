@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -133,6 +134,43 @@ func TestAgentIsKilledMidOrder(t *testing.T) {
 	}
 	w.Once()
 	r.Provisioned(r.Estate.People())
+	r.Passwords(r.OneRecordAChange(), r.Estate.People())
+	r.Converged()
+	r.Offboard(nil)
+}
+
+// The agent is killed as soon as a target shows an effect, when its receipt is
+// not written yet: whoever comes back reads the target first.
+func TestAgentIsKilledAfterEachEffect(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Options{Bin: bin, Estate: rig.NewEstate(6)})
+	w := r.Watch()
+	kills := 0
+	for range 4 {
+		p := provision(t, r)
+		before := r.Estate.Files(t)
+		r.Approve(p)
+		for r.Show(p.GetId()).GetState().GetPhase() == operatorv1.PlanState_PHASE_RUNNING {
+			deadline := time.Now().Add(2 * time.Second)
+			now := r.Estate.Files(t)
+			for maps.Equal(now, before) && time.Now().Before(deadline) {
+				now = r.Estate.Files(t)
+			}
+			if maps.Equal(now, before) {
+				break // the last one was met
+			}
+			r.Agent.Kill()
+			kills++
+			before = r.Estate.Files(t)
+			r.Agent.Start()
+		}
+		r.Applied(r.Ended(p.GetId()))
+		r.Provisioned(r.Estate.People())
+	}
+	if t.Logf("killed after %d effects", kills); kills < 8 {
+		t.Errorf("only %d effects were met", kills)
+	}
+	w.Once()
 	r.Passwords(r.OneRecordAChange(), r.Estate.People())
 	r.Converged()
 	r.Offboard(nil)

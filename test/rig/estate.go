@@ -18,6 +18,8 @@ type Estate struct {
 	// Unix adds passwd, shadow and group files as a second target, whose accounts
 	// bear the person's name: a value that changes.
 	Unix bool
+	// Directory adds an LDAP directory as a further target; nil has none.
+	Directory *Directory
 
 	dir    string
 	people []string
@@ -45,10 +47,14 @@ func (e *Estate) Passwd() string { return filepath.Join(e.dir, "etc", "passwd") 
 
 // aliases is how many connectors there are.
 func (e *Estate) aliases() int {
+	n := 2
 	if e.Unix {
-		return 3
+		n++
 	}
-	return 2
+	if e.Directory != nil {
+		n++
+	}
+	return n
 }
 
 // old are the targets before Reeve came.
@@ -274,7 +280,7 @@ func (e *Estate) connectors() string {
       attributes: []
       protected:
         - name: "login=old-admin"
-`, e.HR(), e.Users(), e.Groups(), e.Cost) + e.unixConnector()
+`, e.HR(), e.Users(), e.Groups(), e.Cost) + e.unixConnector() + e.Directory.connector()
 }
 
 func (e *Estate) unixConnector() string {
@@ -310,6 +316,8 @@ func (e *Estate) policy() string {
         name: 'name([rdn("login", identity.attr("login"))])'
         attributes: [{name: gecos, value: 'identity.attr("display_name")'}]`
 	}
+	entitlement, entitlements := e.Directory.entitlement()
+	accounts += e.Directory.account()
 	return `reeve: policy/v1
 name: faults
 version: "1"
@@ -325,7 +333,7 @@ correlate:
   - {connector: web, type: user, match: [{identity: login, object: "@name"}]}` + correlate + `
 entitlements:
   - {id: web/staff, connector: web, type: group, name: 'name([rdn("group", "staff")])'}
-  - {id: web/admins, connector: web, type: group, name: 'name([rdn("group", "admins")])', privileged: true, require_end: true, max_grant: 1h}
+  - {id: web/admins, connector: web, type: group, name: 'name([rdn("group", "admins")])', privileged: true, require_end: true, max_grant: 1h}` + entitlement + `
 roles:
   - id: staff
     when: 'identity.kind == "human"'
@@ -335,7 +343,7 @@ roles:
         type: user
         name: 'name([rdn("login", identity.attr("login"))])'
         credential: {recipient: helpdesk, length: 20}` + accounts + `
-    entitlements: [web/staff]
+    entitlements: [web/staff` + entitlements + `]
 budgets:
   disable: {percent: 100, floor: 1000}
   delete: {percent: 100, floor: 1000}

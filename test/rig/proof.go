@@ -38,11 +38,15 @@ func (r *Rig) Log() []Entry {
 	r.T.Helper()
 	file := filepath.Join(r.Dir, "log.reevelog")
 	_ = os.Remove(file)
-	r.Do("audit", "export", Tenant, "--out", file)
 	args := []string{"audit", "verify", "--export", file, "--root-sha256", r.Pin}
-	if kept := filepath.Join(r.State, "checkpoints", "latest"); exists(kept) {
-		args = append(args, "--checkpoint", kept)
+	// Kept before the export is made: the agent goes on cosigning.
+	if latest, err := os.ReadFile(filepath.Join(r.State, "checkpoints", "latest")); err == nil {
+		r.write("kept.checkpoint", string(latest))
+		args = append(args, "--checkpoint", filepath.Join(r.Dir, "kept.checkpoint"))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		r.T.Fatal(err)
 	}
+	r.Do("audit", "export", Tenant, "--out", file)
 	r.Do(args...)
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -53,11 +57,6 @@ func (r *Rig) Log() []Entry {
 		r.T.Fatalf("read the export: %v", err)
 	}
 	return list
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // readExport reads the frames and joins entries of agents with the bodies that
@@ -169,18 +168,13 @@ func (r *Rig) Passwords(list []Entry, logins []string) {
 	sealed := map[string][]byte{}
 	for _, e := range list {
 		receipt := e.Body.GetReceipt()
-		if receipt.GetOperation() == connectorv1.OperationKind_OPERATION_KIND_SET_CREDENTIAL && receipt.GetResult() == auditv1.Receipt_RESULT_APPLIED {
+		if receipt.GetConnector() == "web" && receipt.GetOperation() == connectorv1.OperationKind_OPERATION_KIND_SET_CREDENTIAL && receipt.GetResult() == auditv1.Receipt_RESULT_APPLIED {
 			// The anchor of flatfile is not documented but for its end.
 			sealed[receipt.GetAnchor()[strings.LastIndexByte(receipt.GetAnchor(), ':')+1:]] = receipt.GetSealed()
 		}
 	}
 	for _, login := range logins {
-		opened, err := age.Decrypt(bytes.NewReader(sealed[login]), r.HelpDesk)
-		if err != nil {
-			r.T.Errorf("password of %s: %v", login, err)
-			continue
-		}
-		password, err := io.ReadAll(opened)
+		password, err := r.Open(sealed[login])
 		if err != nil {
 			r.T.Errorf("password of %s: %v", login, err)
 			continue
@@ -189,6 +183,15 @@ func (r *Rig) Passwords(list []Entry, logins []string) {
 			r.T.Errorf("the account of %s does not open with the password in its record: %v", login, err)
 		}
 	}
+}
+
+// Open opens what the agent sealed for the help desk.
+func (r *Rig) Open(sealed []byte) ([]byte, error) {
+	opened, err := age.Decrypt(bytes.NewReader(sealed), r.HelpDesk)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(opened)
 }
 
 // Provisioned fails the test unless the target is exactly what it was, and

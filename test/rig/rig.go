@@ -264,9 +264,17 @@ func (r *Rig) Observed() {
 	})
 }
 
-// Observe waits until every connector was read again. It asks again and again:
-// what was asked of a session that is cut is nobody's to remember.
+// Observe waits until every connector was read from now on. What comes first may
+// have been begun before; it is read once more after that.
 func (r *Rig) Observe() {
+	r.T.Helper()
+	r.observeOnce()
+	r.observeOnce()
+}
+
+// observeOnce asks again and again: what was asked of a session that is cut is
+// nobody's to remember.
+func (r *Rig) observeOnce() {
 	r.T.Helper()
 	old := r.snapshots()
 	n := 0

@@ -57,10 +57,10 @@ func policyOver(before tree, staff []*person) tree {
 			join(t, groupSales, "uniqueMember", dn)
 		case "Finance":
 			join(t, groupFinance, "member", dn)
-			joinByUID(t, groupUnix, n, dn)
+			joinByUID(t, groupUnix, n)
 		case "IT":
 			join(t, groupIT, "member", dn)
-			joinByUID(t, groupUnixIT, n, dn)
+			joinByUID(t, groupUnixIT, n)
 		}
 	}
 	// The two authoritative groups hold nobody else whom the agent can see.
@@ -97,7 +97,7 @@ func enforce(n node, attribute, v string) {
 
 func join(t tree, group, attribute, dn string) { t[canonical(group)].add(attribute, dn) }
 
-func joinByUID(t tree, group string, n node, dn string) {
+func joinByUID(t tree, group string, n node) {
 	if n["objectClass"]["posixAccount"] {
 		uid := n.first("uid")
 		t[canonical(group)].add("memberUid", uid)

@@ -215,51 +215,52 @@ func (w *ldifWriter) entry(dn string, lines ...value) {
 	w.WriteString("\n")
 }
 
-// changes writes what leads from one tree to another, as ldapmodify takes it.
-func changes(from, to tree) string {
+// changes writes what leads from one tree to another, as ldapmodify takes it: one
+// request an entry, or one a value.
+func changes(from, to tree, single bool) string {
 	var w ldifWriter
 	for _, dn := range slices.Sorted(maps.Keys(to)) {
 		if from[dn] != nil {
 			continue
 		}
-		var lines []value
+		lines := []value{{"changetype", "add"}}
 		for _, a := range slices.Sorted(maps.Keys(to[dn])) {
 			for _, v := range slices.Sorted(maps.Keys(to[dn][a])) {
 				lines = append(lines, value{a, v})
 			}
 		}
-		w.entry(dn, append([]value{{"changetype", "add"}}, lines...)...)
+		w.entry(dn, lines...)
 	}
 	for _, dn := range slices.Sorted(maps.Keys(to)) {
-		if from[dn] == nil {
-			continue
-		}
-		var mods ldifWriter
-		for _, side := range []struct {
-			verb       string
-			here, gone node
-		}{{"add", to[dn], from[dn]}, {"delete", from[dn], to[dn]}} {
-			for _, a := range slices.Sorted(maps.Keys(side.here)) {
-				var values []string
-				for _, v := range slices.Sorted(maps.Keys(side.here[a])) {
-					if !side.gone[a][v] {
-						values = append(values, v)
-					}
-				}
-				if len(values) == 0 {
-					continue
-				}
-				mods.line(side.verb, a)
-				for _, v := range values {
-					mods.line(a, v)
-				}
-				mods.WriteString("-\n")
-			}
-		}
-		if mods.Len() > 0 {
-			w.line("dn", dn)
-			w.WriteString("changetype: modify\n" + mods.String() + "\n")
+		if from[dn] != nil {
+			w.modify(dn, from[dn], to[dn], single)
 		}
 	}
 	return w.String()
+}
+
+func (w *ldifWriter) modify(dn string, from, to node, single bool) {
+	var mods []string
+	for _, side := range []struct {
+		verb       string
+		here, gone node
+	}{{"delete", from, to}, {"add", to, from}} {
+		for _, a := range slices.Sorted(maps.Keys(side.here)) {
+			for _, v := range slices.Sorted(maps.Keys(side.here[a])) {
+				if !side.gone[a][v] {
+					var m ldifWriter
+					m.line(side.verb, a)
+					m.line(a, v)
+					mods = append(mods, m.String()+"-\n")
+				}
+			}
+		}
+	}
+	if !single && len(mods) > 0 {
+		mods = []string{strings.Join(mods, "")}
+	}
+	for _, m := range mods {
+		w.line("dn", dn)
+		w.WriteString("changetype: modify\n" + m + "\n")
+	}
 }

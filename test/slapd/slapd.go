@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -193,8 +194,29 @@ func (s *Server) Stop() { s.signal(syscall.SIGTERM) }
 // Kill ends the server with SIGKILL and waits for it.
 func (s *Server) Kill() { s.signal(syscall.SIGKILL) }
 
-// Pause freezes the server: connections stay open and nothing answers.
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Pause freezes the server: connections stay open and nothing answers. It
+// returns when every thread stands still.
+func (s *Server) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	tasks := fmt.Sprintf("/proc/%d/task", s.cmd.Process.Pid)
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := os.ReadDir(tasks)
+		if err != nil {
+			return err
+		}
+		running := slices.ContainsFunc(threads, func(t os.DirEntry) bool {
+			// The state is what follows the name in brackets (proc_pid_stat(5)).
+			stat, err := os.ReadFile(filepath.Join(tasks, t.Name(), "stat"))
+			return err == nil && !bytes.Contains(stat, []byte(") T "))
+		})
+		if !running {
+			return nil
+		}
+	}
+	return errors.New("slapd does not stop on SIGSTOP")
+}
 
 // Resume lets a paused server go on.
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }

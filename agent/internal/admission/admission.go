@@ -21,6 +21,7 @@ import (
 // Codes of refusals.
 const (
 	CodeSignature    = "SIGNATURE"     // no plan key of the root document signed it, or the envelope is malformed
+	CodeRoot         = "ROOT"          // the root document held has expired, or is older than one seen before
 	CodePayloadType  = "PAYLOAD_TYPE"  // what was signed is not an order
 	CodeUnknownField = "UNKNOWN_FIELD" // signed bytes hold what this agent does not know
 	CodeFormat       = "FORMAT"        // a format number this agent does not know
@@ -120,6 +121,9 @@ type Options struct {
 
 // Delivery is an order as it arrived, or, without an envelope, a plan to try.
 type Delivery struct {
+	// Order is the id under which it was fetched: what a refusal names when the
+	// envelope itself cannot be believed.
+	Order string
 	// Envelope is the DSSE envelope over the Order.
 	Envelope []byte
 	// Manifest is the plan's manifest, verbatim.

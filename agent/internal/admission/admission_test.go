@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,11 +102,15 @@ func TestRefusals(t *testing.T) {
 			before, err := os.ReadFile(b.state)
 			b.check(err)
 			d := b.order(c.edits, c.changes...)
+			d.Order = "as-fetched"
 			for range 3 {
 				_, err := b.admit.Admit(context.Background(), d)
 				var refused *admission.Refused
 				if !errors.As(err, &refused) {
 					t.Fatalf("got %v, want a refusal", err)
+				}
+				if refused.Order == "" {
+					t.Error("the refusal names no order: nobody would learn that the plan has ended")
 				}
 				if refused.Code() != c.code {
 					t.Fatalf("got %v, want %s", err, c.code)
@@ -302,5 +307,37 @@ func TestAPlanThatWouldFillTheMemoryIsRefused(t *testing.T) {
 	d.Chunks = func(yield func([]byte, error) bool) { read = true }
 	if code := refusedCode(must(b.admit.Admit(context.Background(), d))); code != admission.CodeChunk || read {
 		t.Fatalf("got %q, read %v", code, read)
+	}
+}
+
+// Guardrails that do not fit refuse every change of a large plan: the answer still
+// fits into a message.
+func TestVeryManyRefusalsOfADryRunAreBounded(t *testing.T) {
+	b := newBench(t, enforce)
+	var changes []*planv1.Change
+	for n := range 3000 {
+		changes = append(changes, with(create(fmt.Sprint(n), fmt.Sprint("x", n)), func(c *planv1.Change) {
+			c.Operation.GetCreate().Name.Components[1].Parts[0].Value = "elsewhere"
+		}))
+	}
+	refusals, err := b.admit.DryRun(context.Background(), b.order(admissiontest.Edits{}, changes...))
+	b.check(err)
+	if n := len(refusals); n < 2 || n > 1001 || !strings.Contains(refusals[n-1].GetSentence(), "more refusals") {
+		t.Fatalf("%d refusals", n)
+	}
+}
+
+// Refusals can be had without end: they leave the disk's rest to what is owed.
+func TestRefusalsDoNotFillTheDisk(t *testing.T) {
+	b := newBench(t, enforce)
+	b.free = 0
+	if _, err := b.admit.Admit(context.Background(), b.order(admissiontest.Edits{}, del("c", "a-ceo"))); !errors.Is(err, journal.ErrDiskFull) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := b.admit.DryRun(context.Background(), b.order(admissiontest.Edits{}, del("c", "a-ceo"))); !errors.Is(err, journal.ErrDiskFull) {
+		t.Fatalf("got %v", err)
+	}
+	if b.j.Head().Next != 0 {
+		t.Fatal("something was recorded")
 	}
 }

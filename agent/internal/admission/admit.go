@@ -19,21 +19,21 @@ import (
 // record chain, as is an admission. Delivered again, an admitted order is answered
 // from the journal, and a refused one is judged again, with a second record only
 // if the reasons have changed. Other errors (a broken stream, ErrDirectory, the
-// journal's) decide nothing: deliver it again.
+// journal's, with journal.ErrDiskFull among them) decide nothing: deliver it again.
 func (a *Admitter) Admit(ctx context.Context, d Delivery) (*Admitted, error) {
 	if err := a.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer a.leave()
-	trust, err := a.o.Trust()
-	if err != nil {
-		return nil, fmt.Errorf("root document: %w", err)
-	}
 	now := a.o.Clock.Now()
 	envelope := sha256.Sum256(d.Envelope)
+	trust, err := a.o.Trust()
+	if err != nil {
+		return nil, a.refuse(ctx, d.Order, audit.Context{}, envelope, refusal(CodeRoot, "nobody's signature counts here: %v", err))
+	}
 	o, r := a.open(d, trust)
 	if r != nil {
-		return nil, a.refuse(ctx, "", audit.Context{}, envelope, r)
+		return nil, a.refuse(ctx, d.Order, audit.Context{}, envelope, r)
 	}
 	known, err := a.standing(ctx, o, envelope, now)
 	if known != nil || err != nil {
@@ -79,7 +79,7 @@ func (a *Admitter) Admit(ctx context.Context, d Delivery) (*Admitted, error) {
 // DryRun tries a plan without its order: everything Admit checks but envelope,
 // audience of the order, sequence, window, proofs and approvals. It changes
 // nothing and leaves one DRY_RUN record. A client signature that would be needed
-// is told as a refusal of code APPROVAL.
+// is told as a refusal of code APPROVAL. Of very many refusals the first are told.
 func (a *Admitter) DryRun(ctx context.Context, d Delivery) ([]*auditv1.Refusal, error) {
 	if err := a.enter(ctx); err != nil {
 		return nil, err
@@ -105,8 +105,26 @@ func (a *Admitter) DryRun(ctx context.Context, d Delivery) ([]*auditv1.Refusal, 
 	if len(refusals) > 0 {
 		record = first(refusals)
 	}
-	err = a.o.Journal.Commit(ctx, func(tx *journal.Tx) error { return a.o.Audit.DryRun(tx, about, record) })
-	return refusals, err
+	err = a.o.Journal.Commit(ctx, func(tx *journal.Tx) error {
+		if err := tx.NewWork(); err != nil {
+			return err
+		}
+		return a.o.Audit.DryRun(tx, about, record)
+	})
+	return bounded(refusals), err
+}
+
+// maxRefusals is how many refusals of a dry run are told: guardrails that do not
+// fit refuse every change, and the answer has to fit into a message.
+const maxRefusals = 1000
+
+func bounded(refusals []*auditv1.Refusal) []*auditv1.Refusal {
+	n := len(refusals) - maxRefusals
+	if n <= 0 {
+		return refusals
+	}
+	last := refusal(refusals[maxRefusals].GetCode(), "there are %d more refusals, which are not told", n)
+	return append(refusals[:maxRefusals:maxRefusals], last)
 }
 
 func (a *Admitter) enter(ctx context.Context) error {
@@ -332,6 +350,10 @@ func (a *Admitter) refuse(ctx context.Context, order string, about audit.Context
 	digest := sha256.Sum256(encoded)
 	about.Change = refusals[0].GetChange()
 	err = a.o.Journal.Commit(ctx, func(tx *journal.Tx) error {
+		// Refusals can be had without end; what is owed needs the disk's rest.
+		if err := tx.NewWork(); err != nil {
+			return err
+		}
 		before, err := tx.Refusal(envelope[:])
 		if err != nil || string(before) == string(digest[:]) {
 			return err

@@ -78,6 +78,7 @@ type bench struct {
 	state string
 	mode  agentv1.ConnectorState_Mode
 	ssh   string // private key file of the approver it-lead
+	free  uint64 // of the disk, in bytes
 	// cosigned is the checkpoint that the agent cosigned last.
 	cosigned string
 }
@@ -91,7 +92,7 @@ func newBenchWith(t *testing.T, mode agentv1.ConnectorState_Mode, rails string) 
 	t.Helper()
 	ctx := context.Background()
 	dir := t.TempDir()
-	b := &bench{t: t, wall: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), msp: &admissiontest.MSP{T: t}, state: filepath.Join(dir, "memory.json"), mode: mode, ssh: filepath.Join(dir, "key")}
+	b := &bench{t: t, wall: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), msp: &admissiontest.MSP{T: t}, state: filepath.Join(dir, "memory.json"), mode: mode, free: 1 << 30, ssh: filepath.Join(dir, "key")}
 	state := connectortest.MemoryState{Objects: []connectortest.MemoryObject{
 		{Type: "account", Anchor: "a-anna", Leaf: "anna", Place: "staff"},
 		{Type: "account", Anchor: "a-bo", Leaf: "bo", Place: "staff"},
@@ -100,7 +101,8 @@ func newBenchWith(t *testing.T, mode agentv1.ConnectorState_Mode, rails string) 
 	}}
 	b.check(state.Write(b.state))
 	var err error
-	b.j, err = journal.Open(ctx, journal.Options{Path: filepath.Join(dir, "journal.db"), Identity: admissiontest.Identity, Key: admissiontest.Key(1), ReserveBytes: 1, MinFree: 1})
+	b.j, err = journal.Open(ctx, journal.Options{Path: filepath.Join(dir, "journal.db"), Identity: admissiontest.Identity, Key: admissiontest.Key(1), ReserveBytes: 1, MinFree: 1,
+		Free: func(string) (uint64, error) { return b.free, nil }})
 	b.check(err)
 	t.Cleanup(func() { _ = b.j.Close() })
 	instance, err := connectortest.Memory{}.Open(ctx, sdk.Settings{Alias: "mem", JSON: fmt.Appendf(nil, `{"state":%q}`, b.state)})

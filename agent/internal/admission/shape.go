@@ -240,6 +240,10 @@ func (p *plan) circle() string {
 	return ""
 }
 
+// lastYear bounds the ends of grants: the journal orders them by nanoseconds since
+// 1970, of which 64 bits hold 292 years.
+const lastYear = 2200
+
 // operation says what is wrong with a change's operation, or nothing.
 func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, recipients interface{ Has(string) bool }, now time.Time) string {
 	op := c.GetOperation()
@@ -261,6 +265,8 @@ func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, reci
 			return "has an end, which only a membership can have"
 		case c.GetGrant() == "":
 			return "has an end and no grant that it belongs to"
+		case !end.IsValid() || end.AsTime().Year() > lastYear:
+			return fmt.Sprintf("has an end that is no time up to the year %d", lastYear)
 		case !end.AsTime().After(now):
 			return fmt.Sprintf("ends at %s, which has passed", end.AsTime().UTC().Format(time.RFC3339))
 		}

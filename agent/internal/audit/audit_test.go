@@ -34,9 +34,13 @@ func TestHeadersHoldNothingPersonal(t *testing.T) {
 	hold := journal.Hold{ID: "h", Change: "c", Identity: "random-id", Member: person, Due: at}
 	err = j.Commit(ctx, func(tx *journal.Tx) error {
 		_, err := r.Receipt(tx, ForChange(order, change), &auditv1.Receipt{Anchor: person, Result: auditv1.Receipt_RESULT_APPLIED})
+		settled := func() error {
+			_, err := r.ObligationSettled(tx, hold, "removed", nil)
+			return err
+		}
 		return errors.Join(err, r.Started(tx, "1.0", "g"), r.OrderAdmitted(tx, order), r.OrderEnded(tx, order, &auditv1.OrderEvent{}),
 			r.OrderRefused(tx, ForChange(order, change), &auditv1.Refusal{Sentence: person}), r.DryRun(tx, Context{}, &auditv1.Refusal{Sentence: person}),
-			r.ObligationAccepted(tx, hold), r.ObligationSettled(tx, hold, "removed", nil), r.Paused(tx, person), r.Resumed(tx, person),
+			r.ObligationAccepted(tx, hold), settled(), r.Paused(tx, person), r.Resumed(tx, person),
 			r.Left(tx, person), r.ForkSeen(tx, person, person), r.Clock(tx, LocalRoot, person))
 	})
 	if err != nil {

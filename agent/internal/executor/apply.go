@@ -76,6 +76,7 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 				continue
 			}
 			j.receipt.After = now.touched(j.op, j.typ, s)
+			r.follow(j, now)
 			outcome, p := connectorv1.Outcome_OUTCOME_UNKNOWN, problem("UNKNOWN", "no answer", "")
 			if a := answers[j.op.GetId()]; a != nil {
 				outcome, p = a.GetOutcome(), a.GetProblem()
@@ -93,6 +94,18 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 		if !r.e.o.Retry(ctx, n) {
 			return nil, fmt.Errorf("%w: change %s was sent and cannot be read back", ErrUnreachable, still[0].change.GetId())
 		}
+	}
+}
+
+// follow keeps what is known of groups up to date with a new group, or one within
+// another; who else is a member has nothing above or below it.
+func (r *run) follow(j *job, now observed) {
+	groups := r.groups[j.change.GetConnector()]
+	if groups == nil || now.object == nil || j.typ.GetKind() != connectorv1.Kind_KIND_GROUP {
+		return
+	}
+	if j.op.GetCreate() != nil || r.nesting(j.change) {
+		groups.Put(now.object)
 	}
 }
 

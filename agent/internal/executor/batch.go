@@ -80,8 +80,10 @@ func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 		return fmt.Errorf("connector %s: %w", alias, err)
 	}
 	for _, j := range send {
-		if r.nesting(j.change) || j.typ.GetKind() == connectorv1.Kind_KIND_GROUP && j.op.GetAddMember() == nil && j.op.GetRemoveMember() == nil {
-			delete(r.groups, alias) // what is above a group may have changed
+		// What groups hold follows from what was read back, but for names: others
+		// may refer to them.
+		if j.typ.GetKind() == connectorv1.Kind_KIND_GROUP && (j.op.GetRename() != nil || j.op.GetMove() != nil || j.op.GetDelete() != nil) {
+			delete(r.groups, alias)
 		}
 	}
 	return nil

@@ -41,6 +41,8 @@ type Directory interface {
 	// other, on a stream of its own, and answers them by id. A missing answer,
 	// and every one after an error, is unknown.
 	Apply(ctx context.Context, operations []*connectorv1.Operation) ([]*connectorv1.ApplyResult, error)
+	// Released takes from an object, in place, what may not leave the network.
+	Released(o *connectorv1.Object)
 }
 
 // Connector is one configured connector as the client set it up.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -56,10 +57,16 @@ type fakeDirectory struct {
 	unreadable bool
 	atomic     bool
 	applied    [][]string
+	groupsRead int
 }
 
 func (d *fakeDirectory) CaseRule() connectorv1.CaseRule {
 	return connectorv1.CaseRule_CASE_RULE_IGNORE
+}
+
+// Released lets only the display name out.
+func (d *fakeDirectory) Released(o *connectorv1.Object) {
+	o.Attributes = slices.DeleteFunc(o.Attributes, func(a *connectorv1.Attribute) bool { return a.GetName() != "displayName" })
 }
 
 func (d *fakeDirectory) Capabilities() []connectorv1.Capability {
@@ -80,6 +87,9 @@ func (d *fakeDirectory) Read(ctx context.Context, refs []*connectorv1.ObjectRef)
 }
 
 func (d *fakeDirectory) Groups(ctx context.Context) ([]*connectorv1.Object, error) {
+	d.mu.Lock()
+	d.groupsRead++
+	d.mu.Unlock()
 	var out []*connectorv1.Object
 	_, err := d.Observe(ctx, func(o *connectorv1.Object) error {
 		if o.GetType() == "group" {

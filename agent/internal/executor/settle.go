@@ -3,11 +3,16 @@ package executor
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/audit"
 	"github.com/reevehq/reeve/agent/internal/journal"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
+	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
@@ -125,7 +130,7 @@ func (r *run) hold(tx *journal.Tx, j *job) (h journal.Hold, found bool, err erro
 }
 
 func (r *run) putReceipt(tx *journal.Tx, j *job) error {
-	index, err := r.e.o.Audit.Receipt(tx, audit.ForChange(r.order, j.change), j.receipt)
+	index, err := r.e.o.Audit.Receipt(tx, audit.ForChange(r.order, j.change), r.shipped(j))
 	if err != nil {
 		return err
 	}
@@ -148,12 +153,39 @@ func (r *run) putReceipt(tx *journal.Tx, j *job) error {
 		}
 	}
 	switch {
+	case j.op.GetDelete() != nil && (result == auditv1.Receipt_RESULT_APPLIED || result == auditv1.Receipt_RESULT_ALREADY):
+		return tx.DropCreated(j.change.GetConnector(), j.receipt.GetAnchor())
 	case j.change.GetOperation().GetAddMember() != nil:
 		return r.settleHold(tx, j, result)
 	case j.op.GetRemoveMember() != nil && (result == auditv1.Receipt_RESULT_APPLIED || result == auditv1.Receipt_RESULT_ALREADY):
 		return r.endHolds(tx, j)
 	}
 	return nil
+}
+
+// shipped is the receipt as it leaves the network. What a create or delete shows
+// of an object beyond what the plan itself named goes only as far as observations
+// do; the kept effect has it whole.
+func (r *run) shipped(j *job) *auditv1.Receipt {
+	create := j.op.GetCreate()
+	if create == nil && j.op.GetDelete() == nil {
+		return j.receipt
+	}
+	out := proto.CloneOf(j.receipt)
+	for _, t := range []*auditv1.Touched{out.GetBefore(), out.GetAfter()} {
+		if t == nil {
+			continue
+		}
+		seen := &connectorv1.Object{Type: j.receipt.GetType(), Attributes: slices.Clone(t.GetAttributes())}
+		if c, ok := r.e.o.Connectors[j.change.GetConnector()]; ok {
+			c.Directory.Released(seen)
+		}
+		t.Attributes = slices.DeleteFunc(t.Attributes, func(a *connectorv1.Attribute) bool {
+			same := func(b *connectorv1.Attribute) bool { return strings.EqualFold(a.GetName(), b.GetName()) }
+			return !slices.ContainsFunc(seen.Attributes, same) && !slices.ContainsFunc(create.GetAttributes(), same)
+		})
+	}
+	return out
 }
 
 // settleHold opens the hold of a membership that is there, and voids one that is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/guardrails"
 	"github.com/reevehq/reeve/agent/internal/journal"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
@@ -105,7 +106,12 @@ func (e *Executor) remove(ctx context.Context, c Connector, h journal.Hold) (out
 		Id: h.ID, Object: &connectorv1.ObjectRef{Type: h.GroupType, Anchor: h.Group},
 		Action: &connectorv1.Operation_RemoveMember{RemoveMember: &connectorv1.RemoveMember{Member: &connectorv1.ObjectRef{Type: h.MemberType, Anchor: h.Member}}},
 	}
-	there, err := e.isThere(ctx, c, op)
+	// No patience here: whoever owes it comes again, and has others to remove.
+	s, err := admission.Look(ctx, c.Directory, []*connectorv1.Operation{op}, guardrails.NewGroups(nil))
+	if err != nil {
+		return "", err
+	}
+	there, err := isThere(op, s)
 	if err != nil {
 		return "", err
 	}
@@ -113,7 +119,10 @@ func (e *Executor) remove(ctx context.Context, c Connector, h journal.Hold) (out
 		return "gone: somebody else removed the membership", nil
 	}
 	answers, sendErr := c.Directory.Apply(ctx, []*connectorv1.Operation{op})
-	if there, err = e.isThere(ctx, c, op); err != nil {
+	if s, err = e.look(ctx, c, []*connectorv1.Operation{op}, guardrails.NewGroups(nil)); err != nil {
+		return "", err
+	}
+	if there, err = isThere(op, s); err != nil {
 		return "", err
 	}
 	if !there {
@@ -125,11 +134,7 @@ func (e *Executor) remove(ctx context.Context, c Connector, h journal.Hold) (out
 	return "", errors.Join(errors.New("it was sent, and the membership is still there"), sendErr)
 }
 
-func (e *Executor) isThere(ctx context.Context, c Connector, op *connectorv1.Operation) (bool, error) {
-	s, err := e.look(ctx, c, []*connectorv1.Operation{op}, guardrails.NewGroups(nil))
-	if err != nil {
-		return false, err
-	}
+func isThere(op *connectorv1.Operation, s *admission.Survey) (bool, error) {
 	now := observe(op, s)
 	if now.problem != nil {
 		return false, fmt.Errorf("%s: %s", now.problem.GetCode(), now.problem.GetSaid())

@@ -49,6 +49,9 @@ func (k *checking) attribute(typ, name string, values [][]byte, of *connectorv1.
 		k.refuse("attributes", "%s: the attribute %s is not listed under attributes", of.Text(), clean(name))
 		return
 	}
+	if k.primaryGroup(typ, name) && len(values) > 0 && !k.g.allowsDangerous(name) && slices.ContainsFunc(rules, func(r AttributeRule) bool { return !r.limited() }) {
+		k.refuse("dangerous", "%s: %s makes an account a member of whichever group has the number; limit its values by one_of or pattern, or name it under dangerous", of.Text(), clean(name))
+	}
 	for _, v := range values {
 		why := ""
 		for _, r := range rules {
@@ -60,6 +63,12 @@ func (k *checking) attribute(typ, name string, values [][]byte, of *connectorv1.
 			k.refuse("attributes", "%s: a value of %s %s", of.Text(), clean(name), why)
 		}
 	}
+}
+
+// primaryGroup reports whether the attribute is an account's membership by number.
+func (k *checking) primaryGroup(typ, name string) bool {
+	bare, _, _ := strings.Cut(name, ";")
+	return k.types[typ].GetKind() == connectorv1.Kind_KIND_ACCOUNT && (strings.EqualFold(bare, "gidNumber") || strings.EqualFold(bare, "gid_number"))
 }
 
 // rulesFor returns the rules for an attribute of a type.

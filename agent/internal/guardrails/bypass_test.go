@@ -1,6 +1,7 @@
 package guardrails
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestANameOfAStaleMemberIsAMembership(t *testing.T) {
 	c := checkerOf(t, tight)
 	domain := &connectorv1.Object{Type: "group", Anchor: "d", Name: dn(t, "cn=domain admins,dc=fabrikam,dc=example"),
 		Keys: []string{"dn:cn=domain admins"}, Members: []string{"dn:uid=old" + people, "dn:uid=anna" + people, "dn:cn=inner"}}
-	sudo := &connectorv1.Object{Type: "group", Anchor: "s", Name: dn(t, "cn=sudo,dc=fabrikam,dc=example"), Members: []string{"uid:bob"}}
+	sudo := &connectorv1.Object{Type: "group", Anchor: "s", Name: dn(t, "cn=sudo,dc=fabrikam,dc=example"), Members: []string{"uid:bob", "uid:a=b"}}
 	inner := &connectorv1.Object{Type: "group", Anchor: "i", Name: dn(t, "cn=inner"+shares), Keys: []string{"dn:cn=inner"}, Members: []string{"dn:uid=late" + people}}
 	open := &connectorv1.Object{Type: "group", Anchor: "o", Name: dn(t, "cn=open"+shares), Members: []string{"dn:uid=new" + people}}
 	g := NewGroups([]*connectorv1.Object{domain, sudo, inner, open})
@@ -96,6 +97,7 @@ func TestANameOfAStaleMemberIsAMembership(t *testing.T) {
 		"uid=old" + people:  "domain admins",
 		"uid=OLD" + people:  "domain admins",
 		"uid=bob" + people:  "sudo",
+		`uid=a\=b` + people: "sudo",
 		"uid=late" + people: "domain admins",
 		"uid=old,organizationalUnitName=people,dc=fabrikam,dc=example": "domain admins",
 	} {
@@ -183,5 +185,52 @@ func TestASignatureIsNeededForWhatAGroupHandsOn(t *testing.T) {
 	if c.NeedsSignature(Subject{Change: &planv1.Change{Operation: &connectorv1.Operation{Object: &connectorv1.ObjectRef{Type: "person"},
 		Action: &connectorv1.Operation_Create{Create: &connectorv1.Create{Name: dn(t, "uid=x+loginShell=/bin/sh"+people)}}}}}) == "" {
 		t.Error("a dangerous attribute in the name needs no signature")
+	}
+}
+
+// Who is protected does not lose with a group what it could not lose alone.
+func TestAGroupWithAProtectedMemberStays(t *testing.T) {
+	c := checkerOf(t, strings.ReplaceAll(tight, "[create, add_member, remove_member]", "[delete, add_member, remove_member]")+
+		"protected: [{name: 'uid=ceo,ou=people,dc=fabrikam,dc=example'}, {anchor: anchor-cfo}]\n")
+	for _, key := range []string{"dn:uid=ceo" + people, "dn:uid=CEO" + people, "uid:ceo", "id:anchor-cfo"} {
+		refused(t, c, del(share(t, "board", "dn:uid=anna"+people, key)), "protected member")
+		nested := on(share(t, "outer"), &connectorv1.Operation{Action: &connectorv1.Operation_RemoveMember{RemoveMember: &connectorv1.RemoveMember{}}})
+		nested.Member = share(t, "board", key)
+		refused(t, c, nested, "protected member")
+	}
+	if r := c.Check(del(share(t, "board", "dn:uid=anna"+people)), now); len(r) > 0 {
+		t.Error(r)
+	}
+}
+
+func TestGroupsFollowWhatIsPut(t *testing.T) {
+	outer, inner := share(t, "outer"), share(t, "inner")
+	g := NewGroups([]*connectorv1.Object{outer, inner})
+	if len(g.Above(inner)) != 0 {
+		t.Fatal("above a group that is in none")
+	}
+	g.Put(share(t, "outer", inner.GetKeys()...))
+	if above := g.Above(inner); len(above) != 1 || above[0].GetAnchor() != outer.GetAnchor() {
+		t.Fatalf("above %v", above)
+	}
+	g.Put(outer)
+	if len(g.Above(inner)) != 0 {
+		t.Fatal("above a group that was taken out")
+	}
+}
+
+// The number of a group is a membership of it, whatever scope rules say of groups.
+func TestAnAccountsGroupNumberIsLimited(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"attributes: [{name: gidNumber}]":                                 true,
+		"attributes: [{name: gidNumber, one_of: ['100']}]":                false,
+		"attributes: [{name: gidNumber}]\ndangerous: [gidNumber]":         false,
+		"attributes: [{name: gidNumber}, {name: gidNumber, prefix: '1'}]": true,
+	} {
+		c := checkerOf(t, "scope: [{rule: people, types: [person], base: '', operations: [update]}]\n"+rule)
+		c.types["person"].Attributes = append(slices.Clone(c.types["person"].Attributes), &connectorv1.AttributeType{Name: "gidNumber"})
+		if got := len(c.Check(updating(person(t, "anna"), "gidNumber", "100"), now)) > 0; got != want {
+			t.Errorf("%s: refused %v", rule, got)
+		}
 	}
 }

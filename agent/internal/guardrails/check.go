@@ -118,6 +118,7 @@ func (k *checking) run() {
 		k.newPlace(o, NameAfter(o, op))
 	case *connectorv1.Operation_Delete:
 		k.nothingProtectedBelow(o)
+		k.nothingProtectedIn(o)
 	case *connectorv1.Operation_AddMember:
 		k.member(o, k.s.Member)
 		k.above(o)
@@ -256,6 +257,7 @@ func (k *checking) member(group, m *connectorv1.Object) {
 		return
 	}
 	k.unprotected(m, k.kind.Word())
+	k.nothingProtectedIn(m)
 	if !k.inScope(m) {
 		k.refuse("scope", "no scope rule of %s holds the member %s (%s)", k.g.Alias, m.GetName().Text(), clean(m.GetType()))
 	}
@@ -316,6 +318,24 @@ func (k *checking) nothingProtectedBelow(o *connectorv1.Object) {
 	for i, p := range k.g.Protected {
 		if depth, under := p.Name.parsed.Under(o.GetName(), connectorv1.CaseRule_CASE_RULE_IGNORE); p.Name.parsed != nil && under && depth > 0 {
 			k.refuse(protectedRule(i), "%s lies under %s and is protected", p.Name.parsed.Text(), o.GetName().Text())
+		}
+	}
+}
+
+// nothingProtectedIn keeps a protected member of a group from losing, or gaining,
+// with the group what it could not lose or gain alone.
+func (k *checking) nothingProtectedIn(group *connectorv1.Object) {
+	for i, p := range k.g.Protected {
+		var values []string
+		if components := p.Name.parsed.GetComponents(); len(components) > 0 {
+			values = []string{valuesOf(p.Name.parsed), valuesOf(&connectorv1.Name{Components: components[:1]})}
+		}
+		for _, key := range group.GetMembers() {
+			_, anchor, _ := strings.Cut(key, ":")
+			if p.Anchor != "" && anchor == p.Anchor || slices.ContainsFunc(readAs(key), func(v string) bool { return slices.Contains(values, v) }) {
+				k.refuse(protectedRule(i), "%s has a protected member", group.GetName().Text())
+				break
+			}
 		}
 	}
 }

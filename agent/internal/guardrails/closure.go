@@ -1,40 +1,69 @@
 package guardrails
 
 import (
+	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
-// Groups is every group of a directory at one moment, indexed by whom they name
-// as members. It is safe for concurrent use.
+// Groups is every group of a directory at one moment. It is not safe for
+// concurrent use.
 type Groups struct {
+	all map[string]*connectorv1.Object
+	// byMember are the groups by whom they name as members, byName the member keys
+	// by the name that they read as; both are nil until needed.
 	byMember map[string][]*connectorv1.Object
-	// byName are the member keys by the name that they read as; it is made when
-	// first needed.
-	byName func() map[string][]string
+	byName   map[string][]string
 }
 
-// NewGroups indexes groups. They must be all there are.
+// NewGroups takes groups. They must be all there are.
 func NewGroups(all []*connectorv1.Object) *Groups {
-	g := &Groups{byMember: map[string][]*connectorv1.Object{}}
+	g := &Groups{all: make(map[string]*connectorv1.Object, len(all))}
 	for _, o := range all {
-		for _, key := range o.GetMembers() {
-			g.byMember[key] = append(g.byMember[key], o)
-		}
+		g.all[groupID(o)] = o
 	}
-	g.byName = sync.OnceValue(func() map[string][]string {
-		out := map[string][]string{}
-		for key := range g.byMember {
-			if name := readAs(key); name != "" {
-				out[name] = append(out[name], key)
+	return g
+}
+
+// Put takes a group as it was read now, new or in its former state's place.
+func (g *Groups) Put(o *connectorv1.Object) {
+	g.all[groupID(o)] = o
+	g.byMember, g.byName = nil, nil
+}
+
+func groupID(o *connectorv1.Object) string { return o.GetType() + "\x00" + o.GetAnchor() }
+
+func (g *Groups) naming(key string) []*connectorv1.Object {
+	if g.byMember == nil {
+		g.byMember = map[string][]*connectorv1.Object{}
+		for _, id := range slices.Sorted(maps.Keys(g.all)) {
+			for _, key := range g.all[id].GetMembers() {
+				g.byMember[key] = append(g.byMember[key], g.all[id])
 			}
 		}
-		return out
-	})
-	return g
+	}
+	return g.byMember[key]
+}
+
+func (g *Groups) keysOf(values string) []string {
+	if g.byName == nil {
+		g.byName = map[string][]string{}
+		seen := map[string]bool{}
+		for _, o := range g.all {
+			for _, key := range o.GetMembers() {
+				if seen[key] {
+					continue
+				}
+				seen[key] = true
+				for _, name := range readAs(key) {
+					g.byName[name] = append(g.byName[name], key)
+				}
+			}
+		}
+	}
+	return g.byName[values]
 }
 
 // Naming returns every group that would have an object of that name among its
@@ -45,10 +74,9 @@ func (g *Groups) Naming(name *connectorv1.Name, own []string) []*connectorv1.Obj
 		return nil
 	}
 	stale := &connectorv1.Object{}
-	whole := valuesOf(name)
-	keys := g.byName()[whole]
+	keys := g.keysOf(valuesOf(name))
 	if len(name.GetComponents()) > 1 {
-		keys = slices.Concat(keys, g.byName()[valuesOf(&connectorv1.Name{Components: name.GetComponents()[:1]})])
+		keys = slices.Concat(keys, g.keysOf(valuesOf(&connectorv1.Name{Components: name.GetComponents()[:1]})))
 	}
 	for _, key := range keys {
 		if !slices.Contains(own, key) {
@@ -58,18 +86,19 @@ func (g *Groups) Naming(name *connectorv1.Name, own []string) []*connectorv1.Obj
 	return g.Above(stale)
 }
 
-// readAs is what a link key reads as: its values in the form of valuesOf. What
-// follows the key's prefix is a whole name, or a value of the object's own
-// component, such as "dn:uid=anna,ou=people" and "uid:anna".
-func readAs(key string) string {
+// readAs are the readings of a link key, in the form of valuesOf: what follows its
+// prefix is a whole name, or a value of the object's own component, such as
+// "dn:uid=anna,ou=people" and "uid:anna".
+func readAs(key string) []string {
 	_, text, found := strings.Cut(key, ":")
 	if !found || text == "" {
-		return ""
+		return nil
 	}
+	out := []string{valuesOf(&connectorv1.Name{Components: []*connectorv1.Component{connectorv1.NewComponent("", text)}})}
 	if name, err := ParseName(text); err == nil && len(name.GetComponents()) > 0 {
-		return valuesOf(name)
+		out = append(out, valuesOf(name))
 	}
-	return valuesOf(&connectorv1.Name{Components: []*connectorv1.Component{connectorv1.NewComponent("", text)}})
+	return out
 }
 
 // valuesOf is a name without its parts' types, since a type has other names and
@@ -93,8 +122,8 @@ func (g *Groups) Above(o *connectorv1.Object) []*connectorv1.Object {
 	seen := map[string]bool{}
 	for queue := []*connectorv1.Object{o}; len(queue) > 0; queue = queue[1:] {
 		for _, key := range queue[0].GetKeys() {
-			for _, parent := range g.byMember[key] {
-				if id := parent.GetType() + "\x00" + parent.GetAnchor(); !seen[id] {
+			for _, parent := range g.naming(key) {
+				if id := groupID(parent); !seen[id] {
 					seen[id] = true
 					out = append(out, parent)
 					queue = append(queue, parent)

@@ -52,12 +52,14 @@ type Guardrails struct {
 	Attributes []AttributeRule `yaml:"attributes" json:"attributes"`
 	// Dangerous names attributes that can grant power by themselves and may be
 	// written all the same; each needs an entry under attributes too. "uidNumber"
-	// and "gidNumber" are needed here only for the value 0.
+	// and "gidNumber" are needed here for the value 0; an account's "gidNumber"
+	// also where its entries limit no values, since it is a membership.
 	Dangerous []string `yaml:"dangerous" json:"dangerous,omitempty"`
 	// Credentials says on which accounts credentials may be set or revoked:
 	// "created" (the default: accounts that this agent created) or "any".
 	Credentials string `yaml:"credentials" json:"credentials"`
-	// Protected lists subjects to which nothing is done, whatever rules say.
+	// Protected lists subjects to which nothing is done, whatever rules say, not
+	// even through a group that they are a direct member of.
 	Protected []Protected `yaml:"protected" json:"protected,omitempty"`
 	// Budgets bound how much is done; without a number there is no bound.
 	Budgets Budgets `yaml:"budgets" json:"budgets"`
@@ -102,7 +104,9 @@ type Match struct {
 }
 
 // AttributeRule allows values of one attribute. Of several rules for an
-// attribute one must allow the value; within a rule every limit counts.
+// attribute one must allow the value; within a rule every limit counts. What stands
+// in a name is written too: beside the naming attribute its parts need a rule like
+// any attribute, and rules for the naming attribute hold for names.
 type AttributeRule struct {
 	Name string `yaml:"name" json:"name"`
 	// Types it holds for; all by default.
@@ -131,7 +135,7 @@ type Protected struct {
 // Budgets bound one plan, and any 24 hours. Keys are operations, and
 // "losing_access". delete, disable, remove_member, revoke_credential and
 // losing_access (all four together) count the people who lose something, each
-// once; the others count changes.
+// once; the others count changes, and add_member the first members of a new group.
 type Budgets struct {
 	Plan map[string]int `yaml:"plan" json:"plan,omitempty"`
 	Day  map[string]int `yaml:"day" json:"day,omitempty"`

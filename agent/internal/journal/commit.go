@@ -129,9 +129,6 @@ func isFull(err error) bool {
 // Now is the time that the journal's clock shows, for records.
 func (tx *Tx) Now() time.Time { return tx.j.o.Now() }
 
-// Low reports that too little disk is left for new work.
-func (tx *Tx) Low() bool { return tx.low }
-
 // NewWork refuses with ErrDiskFull when too little disk is left: callers ask
 // before they write what could also wait.
 func (tx *Tx) NewWork() error {

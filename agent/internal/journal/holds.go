@@ -140,6 +140,12 @@ func (tx *Tx) PutCreated(c Created) error {
 	return tx.put("created", rowKey(c.Connector, c.Anchor), 0, c)
 }
 
+// DropCreated forgets that an object was created here, once it was deleted: where
+// anchors are names, another object may come to bear it.
+func (tx *Tx) DropCreated(connector, anchor string) error {
+	return tx.del("created", rowKey(connector, anchor))
+}
+
 // CreatedBy returns what a change created. Change ids are derived from content,
 // so it finds creations of earlier plans too.
 func (tx *Tx) CreatedBy(change string) (c Created, found bool, err error) {

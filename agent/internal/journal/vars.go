@@ -47,22 +47,15 @@ func (j *Journal) Get(ctx context.Context, name Var) (value string, err error) {
 	return value, err
 }
 
-// SetSnapshot remembers a connector's last snapshot that the control plane holds:
-// its id and, where the connector has one, the cursor to go on from.
-func (tx *Tx) SetSnapshot(connector, snapshot string, cursor []byte) error {
-	return tx.put("vars", rowKey("snapshot", connector), 0, snapshotVar{snapshot, cursor})
-}
-
-type snapshotVar struct {
-	Snapshot string `json:"snapshot"`
-	Cursor   []byte `json:"cursor,omitempty"`
+// SetSnapshot remembers a connector's last snapshot that the control plane holds.
+func (tx *Tx) SetSnapshot(connector, snapshot string) error {
+	return tx.put("vars", rowKey("snapshot", connector), 0, snapshot)
 }
 
 // Snapshot returns what SetSnapshot stored, empty if nothing.
-func (tx *Tx) Snapshot(connector string) (snapshot string, cursor []byte, err error) {
-	var v snapshotVar
-	_, err = tx.get("vars", rowKey("snapshot", connector), &v)
-	return v.Snapshot, v.Cursor, err
+func (tx *Tx) Snapshot(connector string) (snapshot string, err error) {
+	_, err = tx.get("vars", rowKey("snapshot", connector), &snapshot)
+	return snapshot, err
 }
 
 // PutObserved remembers the digest of an object as the control plane holds it.

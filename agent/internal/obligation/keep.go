@@ -4,37 +4,72 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/reevehq/reeve/agent/internal/audit"
 	"github.com/reevehq/reeve/agent/internal/journal"
 )
 
-// longestPause bounds the wait between attempts at one removal. It is never given
+// firstPause is the wait after the first failed attempt at a removal, longestPause
+// the longest: a directory that comes back is not kept waiting. It is never given
 // up.
-const longestPause = 5 * time.Minute
-
-// firstPause is the wait after the first failed attempt.
-const firstPause = 5 * time.Second
+const (
+	firstPause   = 5 * time.Second
+	longestPause = 45 * time.Second
+)
 
 // Run looks after obligations until ctx ends or the journal stops. Kick wakes it.
-// It does not look at pause, quarantine or the control plane.
+// It does not look at pause, quarantine or the control plane. Connectors are
+// attended to side by side: one that hangs delays no removal on another.
 func (k *Keeper) Run(ctx context.Context) error {
+	stopped := make(chan error, 1)
+	busy := map[string]bool{} // guarded by mu
+	var mu sync.Mutex
+	var working sync.WaitGroup
+	defer working.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	ticker := time.NewTicker(k.o.Every)
 	defer ticker.Stop()
 	for {
-		if _, err := k.Tick(ctx); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if errors.Is(err, journal.ErrStopped) {
-				return err
-			}
+		due, err := k.due(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, journal.ErrStopped):
+			return err
+		case err != nil:
 			k.o.Log.Error("obligations could not be looked after", "error", err)
+		}
+		for connector, holds := range due {
+			mu.Lock()
+			taken := busy[connector]
+			busy[connector] = true
+			mu.Unlock()
+			if taken {
+				continue
+			}
+			working.Go(func() {
+				_, err := k.settle(ctx, holds)
+				mu.Lock()
+				defer mu.Unlock()
+				busy[connector] = false
+				switch {
+				case errors.Is(err, journal.ErrStopped):
+					select {
+					case stopped <- err:
+					default:
+					}
+				case err != nil && ctx.Err() == nil:
+					k.o.Log.Error("obligations could not be looked after", "connector", connector, "error", err)
+				}
+			})
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-stopped:
+			return err
 		case <-ticker.C:
 		case <-k.kick:
 		}
@@ -50,27 +85,31 @@ func (k *Keeper) Kick() {
 	}
 }
 
-// Tick compares the clock and settles what is due, once. It returns the number of
-// holds that are due and still owed. One that fails does not keep the others.
-func (k *Keeper) Tick(ctx context.Context) (owed int, err error) {
+// due compares the clock and returns the holds whose time has come, by connector
+// and due time.
+func (k *Keeper) due(ctx context.Context) (map[string][]journal.Hold, error) {
 	if err := k.tickClock(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
 	now := k.o.Clock.Now()
-	var due []journal.Hold
-	err = k.o.Journal.View(ctx, func(tx *journal.Tx) error {
+	due := map[string][]journal.Hold{}
+	err := k.o.Journal.View(ctx, func(tx *journal.Tx) error {
 		timed, err := tx.TimedHolds()
 		for _, h := range timed {
 			if (h.State == journal.HoldOpen || h.Made) && !now.Before(h.Due) {
-				due = append(due, h)
+				due[h.Connector] = append(due[h.Connector], h)
 			}
 		}
 		return err
 	})
-	if err != nil {
-		return 0, err
-	}
+	return due, err
+}
+
+// settle settles the due holds of one connector, each once, and returns how many
+// are still owed. One that fails does not keep the others.
+func (k *Keeper) settle(ctx context.Context, due []journal.Hold) (owed int, err error) {
 	for _, h := range due {
+		now := k.o.Clock.Now()
 		if now.Before(h.NotBefore) {
 			owed++
 			continue
@@ -84,15 +123,15 @@ func (k *Keeper) Tick(ctx context.Context) (owed int, err error) {
 		}
 		owed++
 		k.o.Log.Error("timed access could not be removed and will be tried again", "hold", h.ID, "connector", h.Connector, "attempt", h.Attempts+1, "error", err)
-		if err := k.postpone(ctx, h, now); err != nil {
+		if err := k.postpone(ctx, h, k.o.Clock.Now()); err != nil {
 			return owed, err
 		}
 	}
 	return owed, nil
 }
 
-// postpone sets the next attempt: 5 s, then twice as long each time, up to 5
-// minutes.
+// postpone sets the next attempt: after firstPause, then twice as long each time,
+// up to longestPause.
 func (k *Keeper) postpone(ctx context.Context, h journal.Hold, now time.Time) error {
 	return k.o.Journal.Commit(ctx, func(tx *journal.Tx) error {
 		h, found, err := tx.HoldNow(h)
@@ -142,12 +181,4 @@ func (k *Keeper) endAll(tx *journal.Tx) error {
 		}
 	}
 	return nil
-}
-
-// AcceptClock takes the clock as right after a jump and lets orders in again: the
-// local command. It is recorded.
-func (k *Keeper) AcceptClock(ctx context.Context) error {
-	return k.o.Clock.Accept(ctx, func(tx *journal.Tx) error {
-		return k.o.Audit.Clock(tx, audit.LocalRoot, "the clock was accepted as right")
-	})
 }

@@ -45,6 +45,7 @@ type bench struct {
 	j      *journal.Journal
 	r      *fakeRemover
 	k      *Keeper
+	clock  *journal.Clock
 }
 
 func newBench(t *testing.T) *bench {
@@ -62,6 +63,7 @@ func (b *bench) start() {
 	b.check(err)
 	b.t.Cleanup(func() { _ = j.Close() })
 	clock := journal.NewClock(j, journal.ClockOptions{Wall: func() time.Time { return b.wall }, Boot: func() time.Duration { return b.boot }, BootID: b.bootID})
+	b.clock = clock
 	b.j, b.r = j, &fakeRemover{j: j, fail: map[string]bool{}, tried: map[string]int{}}
 	b.k = New(Options{Journal: j, Clock: clock, Audit: audit.Recorder{Actor: "agent", Now: clock.Now}, Remover: b.r})
 }
@@ -93,8 +95,14 @@ func (b *bench) hold(id string, in time.Duration) journal.Hold {
 
 func (b *bench) tick(wantOwed int) {
 	b.t.Helper()
-	owed, err := b.k.Tick(context.Background())
+	due, err := b.k.due(context.Background())
 	b.check(err)
+	owed := 0
+	for _, holds := range due {
+		n, err := b.k.settle(context.Background(), holds)
+		b.check(err)
+		owed += n
+	}
 	if owed != wantOwed {
 		b.t.Fatalf("%d owed, want %d", owed, wantOwed)
 	}
@@ -190,7 +198,7 @@ func TestJumpFreezesOrdersAndStillEndsGrants(t *testing.T) {
 	if frozen == "" || b.clockRecords() != 1 {
 		t.Fatalf("frozen %q, %d records", frozen, b.clockRecords())
 	}
-	b.check(b.k.AcceptClock(context.Background()))
+	b.check(b.clock.Accept(context.Background(), func(tx *journal.Tx) error { return b.k.o.Audit.Clock(tx, audit.LocalRoot, "right") }))
 	if frozen, err = b.j.Get(context.Background(), journal.VarFrozen); err != nil || frozen != "" {
 		t.Fatalf("frozen %q, %v", frozen, err)
 	}
@@ -229,6 +237,53 @@ func TestRunWakesUpAndEnds(t *testing.T) {
 	b.k.Kick()
 	if id := <-b.r.done; id != "second" {
 		t.Fatalf("took back %s", id)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	goleak.VerifyNone(t, leaks)
+}
+
+// fakeHanging takes back at once, but on a connector that hangs until ctx ends.
+type fakeHanging struct {
+	j    *journal.Journal
+	hung chan struct{}
+	done chan string
+}
+
+func (f *fakeHanging) TakeBack(ctx context.Context, h journal.Hold) error {
+	if h.Connector == "hangs" {
+		close(f.hung)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	f.done <- h.ID
+	return f.j.Commit(ctx, func(tx *journal.Tx) error { return tx.DropHold(h) })
+}
+
+func TestAConnectorThatHangsDelaysNoOther(t *testing.T) {
+	b := newBench(t)
+	leaks := goleak.IgnoreCurrent()
+	f := &fakeHanging{j: b.j, hung: make(chan struct{}), done: make(chan string, 3)}
+	b.k.o.Remover = f
+	stuck := b.hold("stuck", -time.Hour)
+	stuck.Connector = "hangs"
+	b.put(stuck, b.hold("first", 0))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.k.Run(ctx) }()
+	<-f.hung
+	if id := <-f.done; id != "first" {
+		t.Fatalf("took back %s", id)
+	}
+	b.put(b.hold("second", 0))
+	for id := ""; id != "second"; {
+		b.k.Kick()
+		select {
+		case id = <-f.done:
+		case <-time.After(time.Second):
+		}
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {

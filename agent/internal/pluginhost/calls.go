@@ -153,12 +153,3 @@ func (i *Instance) Apply(ctx context.Context, operations []*connectorv1.Operatio
 	})
 	return out, err
 }
-
-// Watch calls changed after each change until ctx ends.
-func (i *Instance) Watch(ctx context.Context, cursor []byte, changed func()) error {
-	p, err := i.process(ctx)
-	if err != nil {
-		return err
-	}
-	return p.client.Watch(ctx, cursor, changed)
-}

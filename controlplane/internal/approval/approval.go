@@ -21,6 +21,9 @@ var (
 	ErrDigest = errors.New("the plan is not the one that was displayed")
 	// ErrMaker is returned when somebody approves their own plan.
 	ErrMaker = errors.New("who made a plan may not approve it")
+	// ErrTwice is returned when somebody approves a plan again that others must
+	// approve too.
+	ErrTwice = errors.New("one operator's approval counts once; another one must approve it too")
 	// ErrBlocked is returned for a plan that may not be approved; the error says
 	// why.
 	ErrBlocked = errors.New("plan may not be approved")
@@ -78,7 +81,8 @@ func Blocked(p planning.Plan, dryRuns []planning.DryRun, agents []string) string
 	return ""
 }
 
-// Approve approves the plan whose digest was displayed.
+// Approve approves the plan whose digest was displayed. It waits on while policy
+// wants more operators.
 func (s *Service) Approve(ctx context.Context, plan string, digest []byte, actor, reason string) error {
 	return s.db.Do(ctx, func(t tx.Tx) error {
 		p, err := s.plans.Plan(t, plan)
@@ -104,6 +108,15 @@ func (s *Service) Approve(ctx context.Context, plan string, digest []byte, actor
 		if why := Blocked(p, dryRuns, Agents(manifest)); why != "" {
 			return fmt.Errorf("%w: %s", ErrBlocked, why)
 		}
+		before, err := s.plans.Approvals(t, plan)
+		if err != nil {
+			return err
+		}
+		for _, a := range before {
+			if a.Approval.GetActor() == actor {
+				return fmt.Errorf("%w: %s approved %s", ErrTwice, actor, plan)
+			}
+		}
 		at := timestamppb.New(s.now())
 		entry, err := s.audit.AppendAct(t, p.Tenant,
 			&auditv1.Header{Type: auditv1.Type_TYPE_PLAN_APPROVED, Actor: actor, PlanDigest: p.Digest, PolicyVersion: manifest.GetPolicyVersion()},
@@ -115,6 +128,9 @@ func (s *Service) Approve(ctx context.Context, plan string, digest []byte, actor
 			Kind: planv1.Approval_KIND_OPERATOR, Actor: actor, PlanDigest: p.Digest, At: at,
 		}}); err != nil {
 			return err
+		}
+		if len(before)+1 < p.Operators {
+			return nil
 		}
 		if err := s.plans.SetPhase(t, plan, operatorv1.PlanState_PHASE_WAITING, operatorv1.PlanState_PHASE_APPROVED); err != nil {
 			return err

@@ -70,6 +70,8 @@ type desk struct {
 	agents   fakeAgents
 	now      time.Time
 	plans    int
+	// operators who must approve.
+	operators int
 }
 
 func open(t *testing.T, solo bool) *desk {
@@ -114,7 +116,7 @@ func (d *desk) plan(purpose planv1.Purpose, agents ...string) planning.Plan {
 	}
 	p := planning.Plan{
 		ID: manifest.GetPlan(), Tenant: "fabrikam", Purpose: purpose, Phase: operatorv1.PlanState_PHASE_WAITING, Digest: planv1.Digest(encoded),
-		Manifest: encoded, Rehearsal: &planv1.Rehearsal{Verdict: planv1.Rehearsal_VERDICT_ROUND_TRIP}, Changes: len(agents), MadeBy: "operator:kari", Made: d.now,
+		Manifest: encoded, Rehearsal: &planv1.Rehearsal{Verdict: planv1.Rehearsal_VERDICT_ROUND_TRIP}, Changes: len(agents), Operators: d.operators, MadeBy: "operator:kari", Made: d.now,
 	}
 	if err := d.db.Do(context.Background(), func(t tx.Tx) error { return planningstore.Store{}.Put(t, p, chunks, nil) }); err != nil {
 		d.t.Fatal(err)
@@ -265,6 +267,37 @@ func TestRefusedOrdersEndTheirPlan(t *testing.T) {
 	d.received("fabrikam", "dc1", auditv1.Type_TYPE_ORDER_REFUSED, &auditv1.Body{Body: &auditv1.Body_Refusal{Refusal: &auditv1.Refusal{Order: d.pending("dc1")[0], Code: "WINDOW"}}})
 	if d.phase(p) != operatorv1.PlanState_PHASE_REFUSED {
 		t.Fatalf("phase %v", d.phase(p))
+	}
+}
+
+func TestTwoOperatorsAreTwo(t *testing.T) {
+	ctx := context.Background()
+	d := open(t, false)
+	d.operators = 2
+	p := d.plan(planv1.Purpose_PURPOSE_CHANGE, "dc1")
+	if err := d.DryRan(ctx, "fabrikam", "dc1", p.Digest, "g", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		actor string
+		want  error
+		phase planning.Phase
+	}{
+		{"operator:kari", approval.ErrMaker, operatorv1.PlanState_PHASE_WAITING},
+		{"operator:ola", nil, operatorv1.PlanState_PHASE_WAITING},
+		{"operator:ola", approval.ErrTwice, operatorv1.PlanState_PHASE_WAITING},
+		{"operator:per", nil, operatorv1.PlanState_PHASE_APPROVED},
+	} {
+		if err := d.approval.Approve(ctx, p.ID, p.Digest, step.actor, ""); !errors.Is(err, step.want) || d.phase(p) != step.phase {
+			t.Fatalf("%s: %v, plan is %v", step.actor, err, d.phase(p))
+		}
+		// Nothing goes out before the last word.
+		if err := d.Send(ctx, p.ID); step.phase == operatorv1.PlanState_PHASE_WAITING && (err != nil || len(d.signer.orders) != 0) {
+			t.Fatalf("sent after %s: %v", step.actor, err)
+		}
+	}
+	if len(d.signer.orders) != 1 || len(d.signer.orders[0].GetApprovals()) != 2 || len(d.signer.orders[0].GetProofs()) != 3 {
+		t.Fatalf("orders %v", d.signer.orders)
 	}
 }
 

@@ -20,7 +20,7 @@ var (
 	ErrInvalid = errors.New("grant refused")
 )
 
-// MSPPrefix begins the name of an identity of the MSP's own tenant.
+// MSPPrefix begins the name of an identity of the MSP's own tenant: msp/ID.
 const MSPPrefix = "msp/"
 
 // Grant is one entitlement for one identity.
@@ -141,16 +141,17 @@ func (s *Service) record(t tx.Tx, tenant string, typ auditv1.Type, verb string, 
 		details = append(details, &auditv1.Act_Detail{Name: "ends", Value: g.Ends.UTC().Format(time.RFC3339)})
 	}
 	_, err := s.audit.AppendAct(t, tenant,
-		&auditv1.Header{Type: typ, Actor: actor, Subject: subject(g), Ticket: g.Ticket},
+		&auditv1.Header{Type: typ, Actor: actor, Subject: subject(g.Identity), Ticket: g.Ticket},
 		&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: verb, Object: g.ID, Reason: reason, Details: details}}})
 	return err
 }
 
-// subject keeps a technician's login out of the header: it is personal data,
-// and headers are never erased.
-func subject(g Grant) string {
-	if strings.HasPrefix(g.Identity, MSPPrefix) {
+// subject is the random id that stands in headers, which are never erased. Callers
+// resolved names to ids; what is none is personal data and stays out.
+func subject(identity string) string {
+	id := strings.TrimPrefix(identity, MSPPrefix)
+	if !strings.HasPrefix(id, "id-") {
 		return ""
 	}
-	return g.Identity
+	return id
 }

@@ -26,8 +26,11 @@ func correlate(target TargetSnapshot, matches []Match, identities []Identity, li
 		byType[t.GetName()] = t
 	}
 	owned := map[[2]string]bool{}
-	for _, a := range linked {
-		owned[[2]string{a.Identity, a.Purpose}] = true
+	for _, o := range target.Objects {
+		// An account that is not there any more makes room for another.
+		if a, ok := linked[o.GetAnchor()]; ok {
+			owned[[2]string{a.Identity, a.Purpose}] = true
+		}
 	}
 	for _, m := range matches {
 		typ := byType[m.Type]
@@ -149,7 +152,7 @@ func objectValues(o *connectorv1.Object, name string) [][]byte {
 func ambiguous(m Match, subject string, candidates []string, sentence string) Case {
 	sum := sha256.Sum256([]byte(strings.Join(append([]string{string(CaseAmbiguous), m.Connector, m.Purpose, subject}, candidates...), "\x00")))
 	return Case{
-		ID: "case-" + hex.EncodeToString(sum[:8]), Kind: CaseAmbiguous, Connector: m.Connector,
+		ID: "case-" + hex.EncodeToString(sum[:8]), Kind: CaseAmbiguous, Connector: m.Connector, Type: m.Type, Purpose: m.Purpose,
 		Subject: subject, Candidates: candidates, Sentence: sentence,
 	}
 }

@@ -66,14 +66,19 @@ func (f *folding) fold(src SourceSnapshot, all []Link) error {
 		}
 		rows = append(rows, read{anchor, row})
 	}
+	if src.Rebind {
+		if err := f.rebind(src, rows, present, known); err != nil {
+			return err
+		}
+	}
 	gone := 0
 	for anchor := range known {
 		if !present[anchor] {
 			gone++
 		}
 	}
-	if len(known) > 1 && gone*rebindShare > len(known) && fresh*rebindShare > len(known) {
-		f.out.Suspend[src.Connector] = fmt.Sprintf("%d of %d people changed their anchor at once: the source's key was replaced; bind it again before anything follows from it", gone, len(known))
+	if !src.Rebind && len(known) > 1 && gone*rebindShare > len(known) && fresh*rebindShare > len(known) {
+		f.out.Suspend[src.Connector] = fmt.Sprintf("%d of %d people changed their anchor at once: the source's key was replaced; if that was meant, run `reeve source confirm` again, and they are found by login, mail address or staff number", gone, len(known))
 		return nil
 	}
 	for _, r := range rows {
@@ -147,4 +152,3 @@ func same(a, b Identity) bool {
 			return x.Name == y.Name && x.Attribute == y.Attribute && slices.Equal(x.Values, y.Values)
 		})
 }
-

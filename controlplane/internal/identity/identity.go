@@ -15,6 +15,11 @@ var (
 	ErrCaseNotFound = errors.New("case not found")
 	// ErrNotCandidate is returned for a decision the case does not offer.
 	ErrNotCandidate = errors.New("not a candidate of the case")
+	// ErrDecided is returned for a case that is closed.
+	ErrDecided = errors.New("the case is decided already")
+	// ErrTaken is returned when a decision would take an account from another
+	// identity, or give an identity a second one of a purpose.
+	ErrTaken = errors.New("the account is taken")
 )
 
 // Identity is the governed record of one subject.
@@ -56,29 +61,29 @@ type Account struct {
 
 // Case is what correlation cannot decide.
 type Case struct {
-	ID         string
-	Kind       CaseKind
-	Connector  string
-	Subject    string
-	Candidates []string
-	Sentence   string
-	Opened     time.Time
-	// Decision is empty while the case is open.
+	ID        string
+	Kind      CaseKind
+	Connector string
+	// Type and Purpose of the account that is in question.
+	Type, Purpose string
+	Subject       string
+	Candidates    []string
+	Sentence      string
+	Opened        time.Time
+	// Decision is empty while the case is open: a candidate, "none", or Passed.
 	Decision string
 }
+
+// Passed is the decision of a case that is no longer one: what it was about
+// changed.
+const Passed = "passed"
 
 // CaseKind classifies cases.
 type CaseKind string
 
-const (
-	// CaseAmbiguous: several accounts fit one identity, or several identities
-	// one account.
-	CaseAmbiguous CaseKind = "ambiguous"
-	// CaseRebind: a source changed most of its anchors at once.
-	CaseRebind CaseKind = "rebind"
-	// CaseRehire: somebody looks like a person who left, under a new anchor.
-	CaseRehire CaseKind = "rehire"
-)
+// CaseAmbiguous: several accounts fit one identity, or several identities one
+// account.
+const CaseAmbiguous CaseKind = "ambiguous"
 
 // Row is what a source says of one subject, as the policy's mapping reads it.
 type Row struct {
@@ -132,6 +137,8 @@ type SourceSnapshot struct {
 	Complete  bool
 	At        time.Time
 	Objects   []*connectorv1.Object
+	// Rebind accepts new anchors for people who are known under others.
+	Rebind bool
 	// Same names the other connectors that reach the same directory.
 	Same []string
 }

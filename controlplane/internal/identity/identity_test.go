@@ -43,16 +43,23 @@ func (byLogin) Row(_ string, o *connectorv1.Object) (identity.Row, bool, error) 
 	}, true, nil
 }
 
-func (byLogin) Matches() []identity.Match {
+func (d *desk) Matches() []identity.Match {
+	if d.matches != nil {
+		return d.matches
+	}
 	return []identity.Match{{Connector: "corp", Type: "user", Purpose: "normal", Pairs: []identity.Pair{{Identity: "login", Object: "uid"}}}}
 }
 
 type desk struct {
+	byLogin
 	*identity.Service
-	t   *testing.T
-	db  *tx.DB
-	log *fakeLog
-	n   int
+	// matches in place of the one by login.
+	matches []identity.Match
+	clock   func() time.Time
+	t       *testing.T
+	db      *tx.DB
+	log     *fakeLog
+	n       int
 }
 
 func open(t *testing.T) *desk {
@@ -63,7 +70,7 @@ func open(t *testing.T) *desk {
 	}
 	t.Cleanup(func() { db.Close() })
 	log := new(fakeLog)
-	return &desk{Service: identity.New(db, identitystore.Store{}, log, time.Now), t: t, db: db, log: log}
+	return &desk{clock: time.Now, Service: identity.New(db, identitystore.Store{}, log, time.Now), t: t, db: db, log: log}
 }
 
 var types = []*connectorv1.ObjectType{{
@@ -97,7 +104,7 @@ func (d *desk) reconcile(complete bool, hr, corp []string) identity.Outcome {
 	// Twice: folding a snapshot again must change nothing.
 	for range 2 {
 		if err := d.db.Do(context.Background(), func(t tx.Tx) (err error) {
-			out, err = d.Reconcile(t, "fabrikam", []identity.SourceSnapshot{src}, []identity.TargetSnapshot{target}, byLogin{})
+			out, err = d.Reconcile(t, "fabrikam", []identity.SourceSnapshot{src}, []identity.TargetSnapshot{target}, d)
 			return err
 		}); err != nil {
 			d.t.Fatal(err)

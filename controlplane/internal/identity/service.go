@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -89,13 +89,13 @@ func (s *Service) link(t tx.Tx, tenant string, target TargetSnapshot, matches []
 			linked[a.Anchor] = a
 		}
 	}
-	open, err := s.store.Cases(t, tenant, true)
+	cases, err := s.store.Cases(t, tenant, true)
 	if err != nil {
 		return err
 	}
-	had := map[string]bool{}
-	for _, c := range open {
-		had[c.ID] = true
+	had := map[string]Case{}
+	for _, c := range cases {
+		had[c.ID] = c
 	}
 	found := correlate(target, matches, identities, linked)
 	for _, a := range found.Accounts {
@@ -103,8 +103,10 @@ func (s *Service) link(t tx.Tx, tenant string, target TargetSnapshot, matches []
 			return err
 		}
 	}
+	still := map[string]bool{}
 	for _, c := range found.Cases {
-		if had[c.ID] {
+		still[c.ID] = true
+		if old, ok := had[c.ID]; ok && old.Decision != Passed {
 			continue
 		}
 		c.Opened = s.now()
@@ -114,6 +116,14 @@ func (s *Service) link(t tx.Tx, tenant string, target TargetSnapshot, matches []
 		if err := s.record(t, tenant,
 			&auditv1.Header{Type: auditv1.Type_TYPE_CASE_OPENED, Actor: "control-plane"},
 			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "open case", Object: c.ID, Reason: c.Sentence}}}); err != nil {
+			return err
+		}
+	}
+	for _, c := range cases {
+		if c.Connector != target.Connector || c.Decision != "" || still[c.ID] {
+			continue
+		}
+		if err := s.close(t, tenant, c, Passed, "the directory or the source changed; there is nothing to decide any more", "control-plane"); err != nil {
 			return err
 		}
 	}
@@ -128,6 +138,9 @@ func (s *Service) DecideCase(ctx context.Context, tenant, caseID, candidate, rea
 		if c, err = s.store.Case(t, tenant, caseID); err != nil {
 			return err
 		}
+		if c.Decision != "" {
+			return fmt.Errorf("%w: %s, for %s", ErrDecided, caseID, c.Decision)
+		}
 		if candidate != "none" {
 			if !slices.Contains(c.Candidates, candidate) {
 				return fmt.Errorf("%w: %s; it offers %s or none", ErrNotCandidate, candidate, strings.Join(c.Candidates, ", "))
@@ -137,32 +150,59 @@ func (s *Service) DecideCase(ctx context.Context, tenant, caseID, candidate, rea
 			}
 		}
 		c.Decision = candidate
-		if err := s.store.PutCase(t, tenant, c); err != nil {
-			return err
-		}
-		return s.record(t, tenant,
-			&auditv1.Header{Type: auditv1.Type_TYPE_CASE_DECIDED, Actor: actor},
-			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "decide case", Object: caseID, Reason: reason,
-				Details: []*auditv1.Act_Detail{{Name: "candidate", Value: candidate}}}}})
+		return s.close(t, tenant, c, candidate, reason, actor)
 	})
 	return c, err
+}
+
+func (s *Service) close(t tx.Tx, tenant string, c Case, decision, reason, actor string) error {
+	c.Decision = decision
+	if err := s.store.PutCase(t, tenant, c); err != nil {
+		return err
+	}
+	return s.record(t, tenant,
+		&auditv1.Header{Type: auditv1.Type_TYPE_CASE_DECIDED, Actor: actor},
+		&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "decide case", Object: c.ID, Reason: reason,
+			Details: []*auditv1.Act_Detail{{Name: "candidate", Value: decision}}}}})
 }
 
 // linkCase reads which side of the case is the identity: it is the one that
 // exists as such.
 func (s *Service) linkCase(t tx.Tx, tenant string, c Case, candidate string) error {
-	identity, anchor := c.Subject, candidate
-	if _, err := s.store.Get(t, tenant, c.Subject); err != nil {
-		identity, anchor = candidate, c.Subject
+	owner, anchor := c.Subject, candidate
+	_, err := s.store.Get(t, tenant, owner)
+	if errors.Is(err, ErrNotFound) {
+		owner, anchor = candidate, c.Subject
+		_, err = s.store.Get(t, tenant, owner)
 	}
-	if _, err := s.store.Get(t, tenant, identity); err != nil {
+	if err != nil {
 		return err
 	}
-	return s.store.PutAccount(t, tenant, Account{Connector: c.Connector, Anchor: anchor, Identity: identity, Purpose: "normal"})
+	accounts, err := s.store.Accounts(t, tenant)
+	if err != nil {
+		return err
+	}
+	for _, a := range accounts {
+		switch {
+		case a.Connector != c.Connector:
+		case a.Anchor == anchor && a.Identity != owner:
+			return fmt.Errorf("%w: it belongs to identity %s by now; decide for none", ErrTaken, a.Identity)
+		case a.Anchor != anchor && a.Identity == owner && a.Purpose == c.Purpose:
+			return fmt.Errorf("%w: identity %s has a %s account on %s by now; decide for none", ErrTaken, owner, c.Purpose, c.Connector)
+		case a.Anchor == anchor:
+			return nil
+		}
+	}
+	return s.store.PutAccount(t, tenant, Account{Connector: c.Connector, Anchor: anchor, Identity: owner, Purpose: c.Purpose, Type: c.Type})
 }
 
-// Find returns the one identity with that id, or whose label or any attribute
-// value equals what, without case.
+// called are the attributes by which people name somebody. Any other would make
+// the only one of a department answer to its name.
+var called = []string{"login", "email", "employee_id"}
+
+// Find returns the one identity with that id, or whose label, login, mail address
+// or staff number equals what, without case. Several are ErrAmbiguous: one's login
+// may be another's number.
 func (s *Service) Find(t tx.Tx, tenant, what string) (Identity, error) {
 	all, err := s.store.List(t, tenant, "", 0)
 	if err != nil {
@@ -173,7 +213,7 @@ func (s *Service) Find(t tx.Tx, tenant, what string) (Identity, error) {
 		if id.ID == what {
 			return id, nil
 		}
-		if strings.EqualFold(id.Label, what) || hasValue(id, what) {
+		if what != "" && strings.EqualFold(id.Label, what) || hasValue(id, what) {
 			found = append(found, id)
 		}
 	}
@@ -192,8 +232,8 @@ func (s *Service) Find(t tx.Tx, tenant, what string) (Identity, error) {
 }
 
 func hasValue(id Identity, what string) bool {
-	for _, values := range id.Attributes {
-		for _, v := range values {
+	for _, name := range called {
+		for _, v := range id.Attributes[name] {
 			if strings.EqualFold(v, what) {
 				return true
 			}

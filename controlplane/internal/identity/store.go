@@ -15,6 +15,8 @@ type Store interface {
 	List(t tx.Tx, tenant, after string, limit int) ([]Identity, error)
 
 	PutLink(t tx.Tx, tenant string, l Link) error
+	// DeleteLink forgets a link; it is no error when there is none.
+	DeleteLink(t tx.Tx, tenant, connector, anchor string) error
 	// Links returns source links sorted by (connector, anchor).
 	Links(t tx.Tx, tenant string) ([]Link, error)
 

@@ -38,6 +38,9 @@ type Connector struct {
 	Fingerprint, Confirmed string
 	// Suspended says why plans leave it out; empty when they do not.
 	Suspended string
+	// Rebind is true after somebody accepted that a source has new anchors: the next
+	// folding finds people again under them.
+	Rebind bool
 	// Current is the number of the snapshot that readers see, 0 before the first.
 	Current int64
 	// Header of the current snapshot, nil before the first.

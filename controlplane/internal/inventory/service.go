@@ -170,7 +170,9 @@ func (s *Service) suspend(t tx.Tx, tenant, alias, why string) error {
 		&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "suspend connector", Object: alias, Reason: why}}})
 }
 
-// Confirm accepts a source after its fingerprint was compared out of band.
+// Confirm accepts a source after its fingerprint was compared out of band. Where
+// it was suspended with this fingerprint confirmed before, its new anchors are
+// accepted. ErrInvalid while its agent does not have it configured.
 func (s *Service) Confirm(ctx context.Context, tenant, alias, fingerprint, actor string, at time.Time) (Connector, error) {
 	var c Connector
 	err := s.db.Do(ctx, func(t tx.Tx) (err error) {
@@ -179,6 +181,15 @@ func (s *Service) Confirm(ctx context.Context, tenant, alias, fingerprint, actor
 		}
 		if c.Fingerprint == "" || fingerprint != c.Fingerprint {
 			return fmt.Errorf("%w: %s has %q", ErrFingerprint, alias, c.Fingerprint)
+		}
+		if c.Suspended == unconfigured {
+			return fmt.Errorf("%w: %s: %s; configure it first", ErrInvalid, alias, unconfigured)
+		}
+		if c.Suspended != "" && c.Confirmed == fingerprint {
+			if err := s.store.SetRebind(t, tenant, alias, true); err != nil {
+				return err
+			}
+			c.Rebind = true
 		}
 		if err := s.store.SetConfirmed(t, tenant, alias, fingerprint); err != nil {
 			return err

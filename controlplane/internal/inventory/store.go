@@ -17,6 +17,7 @@ type Store interface {
 	Connectors(t tx.Tx, tenant string) ([]Connector, error)
 	SetConfirmed(t tx.Tx, tenant, alias, fingerprint string) error
 	SetSuspended(t tx.Tx, tenant, alias, reason string) error
+	SetRebind(t tx.Tx, tenant, alias string, rebind bool) error
 
 	// BeginSnapshot makes seq the snapshot being received and takes back what an
 	// abandoned one left.

@@ -58,8 +58,9 @@ func (s agents) RevokeAgent(ctx context.Context, r *operatorv1.RevokeAgentReques
 }
 
 func (s *Server) showAgent(a enrollment.Agent) *operatorv1.Agent {
+	now, connected := s.Sessions.Connected(a.Tenant)[a.ID]
 	return &operatorv1.Agent{
-		Tenant: a.Tenant, Name: a.ID, SpiffeId: a.SPIFFE, State: string(a.State), Connected: s.Sessions.Connected(a.Tenant)[a.ID],
+		Tenant: a.Tenant, Name: a.ID, SpiffeId: a.SPIFFE, State: string(a.State), Connected: connected, Paused: now.Paused,
 		LastSeen: stamp(a.Seen), Version: a.Version, Epoch: a.Epoch,
 	}
 }

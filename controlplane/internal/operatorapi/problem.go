@@ -47,6 +47,7 @@ var kinds = []struct {
 
 	{tenant.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
 	{enrollment.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
+	{inventory.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
 	{grant.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
 	{schedule.ErrInvalid, codes.InvalidArgument, "INVALID", ""},
 	{policy.ErrBundle, codes.InvalidArgument, "POLICY", "correct the bundle and try it offline with `reeve policy test`"},
@@ -64,9 +65,12 @@ var kinds = []struct {
 	{inventory.ErrFingerprint, codes.FailedPrecondition, "FINGERPRINT", "show it again with `reeve source show`, compare it with the client by another channel, and confirm that one"},
 	{policystore.ErrUnbound, codes.FailedPrecondition, "NO_POLICY", ""},
 	{planning.ErrNothingObserved, codes.FailedPrecondition, "NOTHING_OBSERVED", ""},
+	{identity.ErrDecided, codes.FailedPrecondition, "STATE", ""},
+	{identity.ErrTaken, codes.FailedPrecondition, "STATE", ""},
 	{planning.ErrPhase, codes.FailedPrecondition, "STATE", ""},
 	{approval.ErrDigest, codes.FailedPrecondition, "DIGEST", ""},
 	{approval.ErrMaker, codes.PermissionDenied, "MAKER", "ask another operator to approve it"},
+	{approval.ErrTwice, codes.PermissionDenied, "MAKER", "ask another operator to approve it"},
 	{approval.ErrBlocked, codes.FailedPrecondition, "BLOCKED", ""},
 }
 

@@ -28,10 +28,16 @@ import (
 
 // Sessions tells which agents are connected and pushes to them.
 type Sessions interface {
-	// Connected returns the connected agents of a tenant and since when.
-	Connected(tenant string) map[string]bool
+	// Connected returns the connected agents of a tenant by name.
+	Connected(tenant string) map[string]Presence
 	// Observe asks an agent for a fresh snapshot; false when it is not connected.
 	Observe(tenant, agent, connector string) bool
+}
+
+// Presence is what a connected agent last said of itself.
+type Presence struct {
+	// Paused: the client's administrator lets it run no orders.
+	Paused bool
 }
 
 // Config is what a Server works with.

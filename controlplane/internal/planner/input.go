@@ -121,6 +121,9 @@ type Entry struct {
 	// ItemAttribute, one value "true"/"false" for ItemMember, ItemExists and
 	// ItemEnabled, the name's text for ItemName.
 	Before [][]byte
+	// Place of Before among the values of a multi-valued attribute, from 1: values
+	// have no order (RFC 4512 2.2) and are given back in the one they had.
+	Place int
 	// BeforeName for ItemName.
 	BeforeName *connectorv1.Name
 	// Last is what Reeve wrote last, as Before.

@@ -82,6 +82,7 @@ type written struct {
 	attribute, value string
 	member           string
 	pre, post        [][]byte
+	place            int
 	preName          *connectorv1.Name
 	postName         *connectorv1.Name
 	same             func(a, b [][]byte) bool
@@ -165,7 +166,7 @@ func (w *writer) attribute(name string, named [][]byte, before *auditv1.Touched)
 		seen[canonical] = true
 		w.write(written{
 			item: ItemAttribute, attribute: name, value: canonical,
-			pre: only(rule, pre, v), post: only(rule, post, v), same: same,
+			pre: only(rule, pre, v), post: only(rule, post, v), same: same, place: place(rule, pre, v),
 		})
 	}
 }
@@ -199,19 +200,19 @@ func (w *writer) write(x written) {
 		// long as the MSP's still shows.
 		covered := client && other >= 0 && x.same(x.pre, w.entries[other].Last)
 		if !covered && (next.Diverged || !x.same(x.pre, next.Last)) {
-			next.Before, next.BeforeName = x.pre, x.preName
+			next.Before, next.BeforeName, next.Place = x.pre, x.preName, x.place
 		}
 	case other >= 0 && (client || x.item == ItemMember && isTrue(x.pre) && isTrue(x.post)):
 		// The other cause's reason ends with this write.
 		next = w.entries[other]
 		if next.Diverged || !x.same(x.pre, next.Last) {
-			next.Before, next.BeforeName = x.pre, x.preName
+			next.Before, next.BeforeName, next.Place = x.pre, x.preName, x.place
 		}
 		w.entries = slices.Delete(w.entries, other, other+1)
 	case x.same(x.pre, x.post):
 		return
 	default:
-		next = Entry{Before: x.pre, BeforeName: x.preName}
+		next = Entry{Before: x.pre, BeforeName: x.preName, Place: x.place}
 	}
 	next.Last, next.LastName, next.Diverged = x.post, x.postName, false
 	w.stamp(&next, x)
@@ -288,4 +289,10 @@ func only(rule connectorv1.MatchingRule, values [][]byte, v []byte) [][]byte {
 		}
 	}
 	return nil
+}
+
+// place is where a value stands among others, from 1; 0 where it does not.
+func place(rule connectorv1.MatchingRule, values [][]byte, v []byte) int {
+	want := connectorv1.Canonical(rule, v)
+	return 1 + slices.IndexFunc(values, func(have []byte) bool { return bytes.Equal(connectorv1.Canonical(rule, have), want) })
 }

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,7 +18,9 @@ func (u *undoing) items(obj *connectorv1.Object) {
 	undoes := map[string]*Entry{}
 	handed := 0
 	identity := ""
-	for _, key := range sortedItems(items) {
+	keys := sortedItems(items)
+	slices.SortStableFunc(keys, func(a, b itemKey) int { return cmp.Compare(u.place(items[a]), u.place(items[b])) })
+	for _, key := range keys {
 		if key.item == ItemMember || u.kept[obj.GetAnchor()] && key.item != ItemEnabled {
 			continue
 		}
@@ -52,6 +55,14 @@ func (u *undoing) items(obj *connectorv1.Object) {
 		u.update(obj, name, restore[name], undoes[name])
 	}
 	u.handOver(obj, identity, handed, "items")
+}
+
+// place is where the value that comes back stood.
+func (u *undoing) place(l layers) int {
+	if _, to := u.target(l); to != nil {
+		return to.Place
+	}
+	return 0
 }
 
 // restore adds to a delta what brings one item from now to before.

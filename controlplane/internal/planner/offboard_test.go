@@ -1,12 +1,14 @@
 package planner
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/reevehq/reeve/controlplane/internal/policy"
+	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
@@ -164,5 +166,33 @@ func TestWhatIsOutOfSightIsTold(t *testing.T) {
 		if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Kind == FindingResidue && strings.Contains(f.Sentence, want) }) {
 			t.Errorf("nothing says %q: %v", want, findings)
 		}
+	}
+}
+
+// Values that policy put others in the place of come back in the order in which
+// they stood, which the letters do not tell.
+func TestValuesComeBackInTheirOrder(t *testing.T) {
+	values := func(list ...string) *auditv1.Touched {
+		a := &connectorv1.Attribute{Name: "mail"}
+		for _, v := range list {
+			a.Values = append(a.Values, []byte(v))
+		}
+		return &auditv1.Touched{Exists: true, Attributes: []*connectorv1.Attribute{a}}
+	}
+	delta := &connectorv1.ValueDelta{Attribute: "mail", Remove: [][]byte{[]byte("a"), []byte("m"), []byte("z")}, Add: [][]byte{[]byte("new")}}
+	change := &planv1.Change{Operation: &connectorv1.Operation{Action: &connectorv1.Operation_Update{Update: &connectorv1.Update{Deltas: []*connectorv1.ValueDelta{delta}}}}}
+	ledger := Advance(nil, Look{Type: types()[0]}, change, &auditv1.Receipt{
+		Connector: "ad", Anchor: "a-anna", Type: "person", Result: auditv1.Receipt_RESULT_APPLIED, Cause: msp,
+		Operation: connectorv1.OperationKind_OPERATION_KIND_UPDATE, Before: values("z", "a", "m"), After: values("new"),
+	})
+	anna := account("anna")
+	anna.Attributes = append(anna.Attributes, values("new").GetAttributes()...)
+	out, err := Plan(leaving(ledger, anna))
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := out.Agents[0].Changes[0].GetOperation().GetUpdate().GetDeltas()[0]
+	if got := string(bytes.Join(back.GetAdd(), []byte(" "))); got != "z a m" || string(back.GetRemove()[0]) != "new" {
+		t.Errorf("gives back %q", got)
 	}
 }

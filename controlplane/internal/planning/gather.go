@@ -97,8 +97,13 @@ func (s *Service) reconcile(t tx.Tx, tenant string, e estate) error {
 		if c.Source() {
 			sources = append(sources, identity.SourceSnapshot{
 				Connector: c.Alias, Snapshot: c.Header.GetSnapshot(), Complete: c.Header.GetComplete(),
-				At: c.Header.GetObservedAt().AsTime(), Objects: e.objects[c.Alias], Same: sameDirectory(e.connectors, c),
+				At: c.Header.GetObservedAt().AsTime(), Objects: e.objects[c.Alias], Same: sameDirectory(e.connectors, c), Rebind: c.Rebind,
 			})
+			if c.Rebind {
+				if err := s.Inventory.SetRebind(t, tenant, c.Alias, false); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		targets = append(targets, identity.TargetSnapshot{Connector: c.Alias, Types: c.State.GetTypes(), Objects: e.objects[c.Alias]})

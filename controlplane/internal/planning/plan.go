@@ -35,8 +35,10 @@ type Plan struct {
 	// privileged entitlement.
 	Changes, People int
 	Privileged      bool
-	MadeBy          string
-	Made            time.Time
+	// Operators is how many must approve it, by the tenant's policy.
+	Operators int
+	MadeBy    string
+	Made      time.Time
 	// Entry is the act that made it, in the tenant's log.
 	Entry uint64
 }

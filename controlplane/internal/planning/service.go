@@ -111,7 +111,7 @@ func (s *Service) fold(t tx.Tx, tenantID string, e *estate) error {
 		return err
 	}
 	if program != e.program || !slices.EqualFunc(now, e.connectors, func(a, b inventory.Connector) bool {
-		return a.Alias == b.Alias && a.Current == b.Current && a.Suspended == b.Suspended && a.Trusted() == b.Trusted()
+		return a.Alias == b.Alias && a.Current == b.Current && a.Suspended == b.Suspended && a.Trusted() == b.Trusted() && a.Rebind == b.Rebind
 	}) {
 		return errMoved
 	}
@@ -225,6 +225,9 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 			Kind: FindingRehearsal, Object: problem.GetObject(), Sentence: problem.GetSaid() + "; " + problem.GetRemedy(),
 		})
 	}
+	changes, people, privileged := weigh(out, in)
+	operators, tiers := s.tiers(in, changes, people, privileged)
+	out.Findings = append(out.Findings, tiers...)
 	encoded, err := planner.Encode(in, out, newSalt)
 	if err != nil {
 		return Plan{}, err
@@ -233,7 +236,7 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 		ID: in.Plan, Tenant: tenantID, Purpose: purpose, Phase: operatorv1.PlanState_PHASE_WAITING,
 		Digest: encoded.Digest, Manifest: encoded.Manifest, Rehearsal: rehearsed, Findings: out.Findings, MadeBy: actor, Made: in.AsOf,
 	}
-	p.Changes, p.People, p.Privileged = weigh(out, in)
+	p.Changes, p.People, p.Privileged, p.Operators = changes, people, privileged, operators
 	if p.Changes == 0 {
 		// Nothing to approve: it is kept as the answer that it is.
 		p.Phase = operatorv1.PlanState_PHASE_ENDED
@@ -281,12 +284,41 @@ func (s *Service) served(t tx.Tx, tenantID string, purpose planv1.Purpose) error
 	return fmt.Errorf("%w: %s is %s; go on with `reeve tenant offboard %s`", tenant.ErrConflict, n.ID, n.State, n.ID)
 }
 
+// FindingApproval says who must approve a plan beside one operator.
+const FindingApproval planner.FindingKind = "approval"
+
+// tiers says how many operators must approve a plan by the tenant's policy. An
+// MSP of one has no second.
+func (s *Service) tiers(in planner.Input, changes, people int, privileged bool) (operators int, findings []planner.Finding) {
+	offboarding := in.Purpose == planv1.Purpose_PURPOSE_OFFBOARD
+	say := func(sentence string) {
+		findings = append(findings, planner.Finding{Kind: FindingApproval, Object: "policy " + in.PolicyVersion, Sentence: sentence})
+	}
+	operators = 1
+	if changes > 0 && !s.Solo && in.Rules.Tiers.TwoOperators.Needed(people, privileged, offboarding) {
+		operators = 2
+		say("Two operators must approve this plan, neither of them its maker.")
+	}
+	if changes > 0 && in.Rules.Tiers.Client.Needed(people, privileged, offboarding) {
+		say("Policy wants the client's approval of this plan: only guardrails at the agent can demand it, so get it before you approve.")
+	}
+	return operators, findings
+}
+
 // weigh counts what approval tiers ask about.
 func weigh(out planner.Output, in planner.Input) (changes, people int, privileged bool) {
-	groups := map[string]bool{}
+	above := map[string]bool{}
 	for _, e := range in.Entitlements {
-		if e.Privileged {
-			groups[e.ID] = true
+		above[e.ID] = e.Privileged
+	}
+	// gives are the reasons for which somebody gets something privileged.
+	type reason struct{ identity, connector, rule, grant string }
+	gives := map[reason]bool{}
+	for _, d := range in.Desired {
+		for _, e := range d.Entitlements {
+			if above[e.Entitlement] {
+				gives[reason{d.Subject, e.Connector, e.Rule, e.Grant}] = true
+			}
 		}
 	}
 	touched := map[string]bool{}
@@ -296,15 +328,9 @@ func weigh(out planner.Output, in planner.Input) (changes, people int, privilege
 			if c.GetIdentity() != "" {
 				touched[c.GetIdentity()] = true
 			}
-			privileged = privileged || groups[c.GetRule()]
-		}
-	}
-	for _, d := range in.Desired {
-		if !touched[d.Subject] {
-			continue
-		}
-		for _, e := range d.Entitlements {
-			privileged = privileged || groups[e.Entitlement]
+			if c.GetOperation().GetAddMember() != nil {
+				privileged = privileged || gives[reason{c.GetIdentity(), c.GetConnector(), c.GetRule(), c.GetGrant()}]
+			}
 		}
 	}
 	return changes, len(touched), privileged

@@ -79,6 +79,12 @@ func (Store) PutLink(t tx.Tx, tenant string, l identity.Link) error {
 	return err
 }
 
+// DeleteLink implements identity.Store.
+func (Store) DeleteLink(t tx.Tx, tenant, connector, anchor string) error {
+	_, err := t.Exec(`DELETE FROM source_link WHERE tenant = $1 AND connector = $2 AND anchor = $3`, tenant, connector, anchor)
+	return err
+}
+
 // Links implements identity.Store.
 func (Store) Links(t tx.Tx, tenant string) ([]identity.Link, error) {
 	return tx.Collect(t, func(row tx.Scanner) (l identity.Link, err error) {
@@ -118,14 +124,14 @@ func (Store) PutCase(t tx.Tx, tenant string, c identity.Case) error {
 		return err
 	}
 	_, err = t.Exec(`
-		INSERT INTO open_case (tenant, id, kind, connector, subject, candidates, sentence, opened, decision)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		INSERT INTO open_case (tenant, id, kind, connector, type, purpose, subject, candidates, sentence, opened, decision)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 		ON CONFLICT (tenant, id) DO UPDATE SET decision = excluded.decision`,
-		tenant, c.ID, string(c.Kind), c.Connector, c.Subject, string(candidates), c.Sentence, tx.FormatTime(c.Opened), c.Decision)
+		tenant, c.ID, string(c.Kind), c.Connector, c.Type, c.Purpose, c.Subject, string(candidates), c.Sentence, tx.FormatTime(c.Opened), c.Decision)
 	return err
 }
 
-const selectCase = `SELECT id, kind, connector, subject, candidates, sentence, opened, decision FROM open_case WHERE tenant = $1`
+const selectCase = `SELECT id, kind, connector, type, purpose, subject, candidates, sentence, opened, decision FROM open_case WHERE tenant = $1`
 
 // Case implements identity.Store.
 func (Store) Case(t tx.Tx, tenant, id string) (identity.Case, error) {
@@ -143,7 +149,7 @@ func (Store) Cases(t tx.Tx, tenant string, decided bool) ([]identity.Case, error
 
 func scanCase(row tx.Scanner) (c identity.Case, err error) {
 	var candidates, opened string
-	if err := row.Scan(&c.ID, &c.Kind, &c.Connector, &c.Subject, &candidates, &c.Sentence, &opened, &c.Decision); err != nil {
+	if err := row.Scan(&c.ID, &c.Kind, &c.Connector, &c.Type, &c.Purpose, &c.Subject, &candidates, &c.Sentence, &opened, &c.Decision); err != nil {
 		return c, err
 	}
 	if err := json.Unmarshal([]byte(candidates), &c.Candidates); err != nil {

@@ -33,7 +33,7 @@ func (Store) PutConnector(t tx.Tx, c inventory.Connector) error {
 }
 
 const selectConnector = `
-	SELECT c.tenant, c.alias, c.agent, c.state, c.fingerprint, c.confirmed, c.suspended, c.current, c.receiving, c.receiving_id,
+	SELECT c.tenant, c.alias, c.agent, c.state, c.fingerprint, c.confirmed, c.suspended, c.rebind, c.current, c.receiving, c.receiving_id,
 	       s.header, s.method, s.problems
 	FROM connector c
 	LEFT JOIN snapshot s ON s.tenant = c.tenant AND s.connector = c.alias AND s.seq = c.current
@@ -57,7 +57,7 @@ func scan(row tx.Scanner) (inventory.Connector, error) {
 	c := inventory.Connector{State: new(agentv1.ConnectorState)}
 	var state, header, problems []byte
 	var method sql.NullString
-	err := row.Scan(&c.Tenant, &c.Alias, &c.Agent, &state, &c.Fingerprint, &c.Confirmed, &c.Suspended,
+	err := row.Scan(&c.Tenant, &c.Alias, &c.Agent, &state, &c.Fingerprint, &c.Confirmed, &c.Suspended, &c.Rebind,
 		&c.Current, &c.Receiving, &c.ReceivingID, &header, &method, &problems)
 	if err != nil {
 		return c, err
@@ -86,6 +86,12 @@ func (Store) SetConfirmed(t tx.Tx, tenant, alias, fingerprint string) error {
 // SetSuspended implements inventory.Store.
 func (Store) SetSuspended(t tx.Tx, tenant, alias, reason string) error {
 	_, err := t.Exec(`UPDATE connector SET suspended = $3 WHERE tenant = $1 AND alias = $2`, tenant, alias, reason)
+	return err
+}
+
+// SetRebind implements inventory.Store.
+func (Store) SetRebind(t tx.Tx, tenant, alias string, rebind bool) error {
+	_, err := t.Exec(`UPDATE connector SET rebind = $3 WHERE tenant = $1 AND alias = $2`, tenant, alias, rebind)
 	return err
 }
 

@@ -34,10 +34,10 @@ func (Store) Put(t tx.Tx, p planning.Plan, chunks []planning.Chunk, creations []
 		return err
 	}
 	if _, err := t.Exec(`
-		INSERT INTO plan (id, tenant, purpose, phase, digest, manifest, rehearsal, findings, changes, people, privileged, made_by, made, entry)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		INSERT INTO plan (id, tenant, purpose, phase, digest, manifest, rehearsal, findings, changes, people, privileged, operators, made_by, made, entry)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 		p.ID, p.Tenant, int32(p.Purpose), int32(p.Phase), p.Digest, p.Manifest, rehearsal, string(findings),
-		p.Changes, p.People, p.Privileged, p.MadeBy, tx.FormatTime(p.Made), int64(p.Entry)); err != nil {
+		p.Changes, p.People, p.Privileged, p.Operators, p.MadeBy, tx.FormatTime(p.Made), int64(p.Entry)); err != nil {
 		return fmt.Errorf("store plan %s: %w", p.ID, err)
 	}
 	for _, c := range chunks {
@@ -66,7 +66,7 @@ func (Store) Creation(t tx.Tx, plan, change string) (planner.Creation, bool, err
 }
 
 const selectPlan = `
-	SELECT id, tenant, purpose, phase, digest, manifest, rehearsal, findings, changes, people, privileged, made_by, made, entry FROM plan`
+	SELECT id, tenant, purpose, phase, digest, manifest, rehearsal, findings, changes, people, privileged, operators, made_by, made, entry FROM plan`
 
 // Plan implements planning.Store.
 func (Store) Plan(t tx.Tx, id string) (planning.Plan, error) {
@@ -119,7 +119,7 @@ func scanPlan(row tx.Scanner) (p planning.Plan, err error) {
 	var findings, made string
 	var entry int64
 	if err := row.Scan(&p.ID, &p.Tenant, &p.Purpose, &p.Phase, &p.Digest, &p.Manifest, &rehearsal, &findings,
-		&p.Changes, &p.People, &p.Privileged, &p.MadeBy, &made, &entry); err != nil {
+		&p.Changes, &p.People, &p.Privileged, &p.Operators, &p.MadeBy, &made, &entry); err != nil {
 		return p, err
 	}
 	p.Entry = uint64(entry)
