@@ -154,7 +154,7 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, now fun
 	planner = planning.New(planning.Config{
 		DB: db, Store: planningstore.Store{}, Tenants: p.tenants, Inventory: inventorystore.Store{},
 		Identities: identities, IdentityStore: identitystore.Store{}, Grants: grantstore.Store{}, Policies: policies, Ledger: written,
-		Records: records, TrustDomain: c.TrustDomain, MSP: c.MSP.ID, Solo: c.Solo || c.Dev, Now: now, Log: logger,
+		Records: records, TrustDomain: c.TrustDomain, MSP: c.MSP.ID, Solo: c.Solo || c.Dev, Now: now,
 		Made: func(tenant string, agents []string) {
 			for _, agent := range agents {
 				p.push(registry, tenant, agent)

@@ -42,6 +42,7 @@ const storyPatience = 4 * time.Minute
 //	hostile FILE                   adds names to a staff list that try to be something else
 //	clean FILE...                  the files hold nothing that cannot be seen
 //	slapd [tls] [limit]            starts a slapd with testdata/estate's directory
+//	directory stop|start           ends it, starts it again
 //
 // A story that fails shows the ends of its servers' logs.
 func TestStories(t *testing.T) {
@@ -191,6 +192,17 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 		ts.Setenv(args[0]+"_DIGEST", p.Plan.Digest)
 	},
 	"slapd": startSlapd,
+	"directory": func(ts *testscript.TestScript, neg bool, args []string) {
+		need(ts, neg, args, 1)
+		switch d := staged(ts).directory; args[0] {
+		case "stop":
+			d.Stop()
+		case "start":
+			ts.Check(d.Restart())
+		default:
+			ts.Fatalf("directory knows no %s", args[0])
+		}
+	},
 	"hostile": func(ts *testscript.TestScript, neg bool, args []string) {
 		need(ts, neg, args, 1)
 		ts.Check(writeHostile(ts.MkAbs(args[0])))
@@ -243,9 +255,10 @@ func writeEstate(dir string) error {
 	})
 }
 
-// controlPlane starts one in reeve-data and returns its pin.
+// controlPlane starts one in reeve-data and returns its pin. It asks agents for
+// the shortest heartbeat there is: stories wait for what comes with one.
 func (s *stage) controlPlane(address string, args ...string) (pin string, err error) {
-	if err := s.start("control-plane", "reeve-controlplane", append([]string{"run", "--data", "reeve-data", "--listen", address}, args...)...); err != nil {
+	if err := s.start("control-plane", "reeve-controlplane", append([]string{"run", "--data", "reeve-data", "--listen", address, "--heartbeat", "5s"}, args...)...); err != nil {
 		return "", err
 	}
 	v := s.servers["control-plane"]
@@ -313,6 +326,7 @@ func startSlapd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Defer(func() { _ = os.RemoveAll(dir) })
 	ts.Check(err)
+	staged(ts).directory = s
 	ts.Setenv("LDAP", s.URL)
 	ts.Setenv("LDAPS", s.TLSURL)
 	ts.Setenv("LDAP_CA", s.CAFile)

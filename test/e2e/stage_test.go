@@ -13,11 +13,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/reevehq/reeve/test/slapd"
 )
 
 // patience bounds every wait. It is generous: a slow machine makes a story slow
 // and not red.
-const patience = 15 * time.Second
+const patience = 90 * time.Second
 
 // stage is the folder that one story plays in, and the servers that run in it.
 type stage struct {
@@ -26,6 +28,8 @@ type stage struct {
 	env func() []string
 
 	servers map[string]*server
+	// directory is the slapd of the story, if it has one.
+	directory *slapd.Server
 }
 
 type server struct {

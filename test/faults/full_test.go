@@ -83,7 +83,7 @@ func TestDiskFillsUpMidOrder(t *testing.T) {
 	r.Applied(r.CarryOut())
 	who := e.People()[3]
 	w := r.Watch()
-	lend(t, r, who, "25s")
+	lend(t, r, who, "40s")
 	e.Hire(t, 60)
 	r.Observe()
 	p := r.Plan()

@@ -154,6 +154,7 @@ func TestAgentIsKilledAfterEachEffect(t *testing.T) {
 			deadline := time.Now().Add(2 * time.Second)
 			now := r.Estate.Files(t)
 			for maps.Equal(now, before) && time.Now().Before(deadline) {
+				time.Sleep(time.Millisecond)
 				now = r.Estate.Files(t)
 			}
 			if maps.Equal(now, before) {

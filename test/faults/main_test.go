@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,5 +31,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	bin = dir
+	// Most of a story is waiting: more of them fit on few cores than go test takes
+	// for granted.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }

@@ -33,10 +33,6 @@ func build(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	if err := lookAtSources(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	cmd := exec.Command("go", "build", "-o", dir, "../../controlplane/cmd/...", "../../agent/cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -78,6 +74,11 @@ type house struct {
 // which does not run yet.
 func newHouse(t *testing.T, e *estate, server *slapd.Server, policy string, parameters ...string) *house {
 	t.Helper()
+	// In the test and not in TestMain, where nobody notes what is looked at.
+	err := lookAtSources()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "rt")
 	if err != nil {
 		t.Fatal(err)

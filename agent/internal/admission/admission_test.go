@@ -341,3 +341,20 @@ func TestRefusalsDoNotFillTheDisk(t *testing.T) {
 		t.Fatal("something was recorded")
 	}
 }
+
+// A conflict tells what an attribute holds, so orders cannot ask about attributes
+// that they may not write.
+func TestExpectationsAskNothingBesideTheChange(t *testing.T) {
+	b := newBench(t, enforce)
+	asking := func(attribute string) *planv1.Change {
+		return with(update("c", "a-anna"), func(c *planv1.Change) {
+			c.Operation.Expect = []*connectorv1.Assertion{{Attribute: attribute, Values: [][]byte{[]byte("guess")}}}
+		})
+	}
+	if code := refusedCode(must(b.admit.Admit(context.Background(), b.order(admissiontest.Edits{}, asking("mail"))))); code != admission.CodeChange {
+		t.Fatalf("got %q", code)
+	}
+	if _, err := b.admit.Admit(context.Background(), b.order(admissiontest.Edits{}, asking("displayName"))); err != nil {
+		t.Fatal(err)
+	}
+}

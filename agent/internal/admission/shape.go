@@ -292,6 +292,10 @@ func (p *plan) operation(c *planv1.Change, types []*connectorv1.ObjectType, reci
 		if declared := t.AttributeType(e.GetAttribute()); declared == nil || declared.GetSecret() {
 			return fmt.Sprintf("expects something of the attribute %q, which cannot be read", e.GetAttribute())
 		}
+		// An answer tells what the attribute holds: none about what stays in here.
+		if !slices.ContainsFunc(op.GetUpdate().GetDeltas(), func(d *connectorv1.ValueDelta) bool { return strings.EqualFold(d.GetAttribute(), e.GetAttribute()) }) {
+			return fmt.Sprintf("expects something of the attribute %q, which it does not change", e.GetAttribute())
+		}
 	}
 	switch action := op.GetAction().(type) {
 	case *connectorv1.Operation_Update:

@@ -114,7 +114,7 @@ func TestBaseState(t *testing.T) {
 	b.put(anna, account("bo"), group("all", "a-bo"))
 	ref := anchored("account", "a-anna")
 	expect := update("expected", 0, ref, "mail", nil, []string{"new@fabrikam.example"})
-	expect.Operation.Expect = []*connectorv1.Assertion{{Attribute: "displayName", Values: [][]byte{[]byte("Anna C")}}}
+	expect.Operation.Expect = []*connectorv1.Assertion{{Attribute: "mail", Values: [][]byte{[]byte("old@fabrikam.example")}}}
 	taken := change("taken", 1, &connectorv1.Operation{Object: ref, Action: &connectorv1.Operation_Rename{Rename: &connectorv1.Rename{To: connectorv1.NewComponent("login", "BO")}}})
 	id := b.carriedOut(
 		update("stale", 0, anchored("account", "a-anna"), "displayName", []string{"Anna A"}, []string{"Anna C"}),

@@ -54,7 +54,7 @@ func (f *folding) fold(src SourceSnapshot, all []Link) error {
 		present[anchor] = true
 		row, ok, err := f.mapper.Row(src.Connector, o)
 		if err != nil {
-			f.out.Problems = append(f.out.Problems, fmt.Sprintf("%s: %s: %v", src.Connector, o.GetDisplay(), err))
+			f.out.Problems = append(f.out.Problems, Problem{Connector: src.Connector, Said: err.Error()})
 			continue
 		}
 		_, linked := known[anchor]

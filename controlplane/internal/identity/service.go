@@ -38,8 +38,11 @@ type Outcome struct {
 	// sentence to show; nothing of them was folded in.
 	Suspend map[string]string
 	// Problems are rows the mapping could not read.
-	Problems []string
+	Problems []Problem
 }
+
+// Problem is a row of a source that could not be read, and why.
+type Problem struct{ Connector, Said string }
 
 // Reconcile folds the current snapshots of a tenant's confirmed sources and of
 // its targets into identities, in the caller's transaction. Folding the same

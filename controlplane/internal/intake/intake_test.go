@@ -43,6 +43,9 @@ func (h *heard) Received(t tx.Tx, r intake.Record) error {
 		return h.fail
 	}
 	told := fmt.Sprintf("%s/%d/%d", r.Agent, r.Epoch, r.Index)
+	if r.Idle {
+		told += " idle"
+	}
 	t.OnCommit(func() { h.mu.Lock(); defer h.mu.Unlock(); h.list = append(h.list, told) })
 	return nil
 }
@@ -379,6 +382,39 @@ func TestReceiptMovesTheLedger(t *testing.T) {
 	e.Ship(a, a.Commit(receipt(connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER, true, false)))
 	if list := entries(t, e); len(list) != 0 {
 		t.Fatalf("what is as it was is still in the ledger: %+v", list)
+	}
+}
+
+// notTheirs finds that no receipt is the agent's to ship.
+type notTheirs struct{ planned, own bool }
+
+func (n notTheirs) Change(tx.Tx, string, string, *auditv1.Receipt) (*planv1.Change, bool, error) {
+	return nil, n.planned, nil
+}
+
+func (n notTheirs) Look(tx.Tx, string, string, string, string) (planner.Look, bool, error) {
+	return planner.Look{}, n.own, nil
+}
+
+// A receipt that speaks for another agent, or of what was never planned, is kept
+// and moves nothing; the agent ships on.
+func TestReceiptsForOthersMoveNothing(t *testing.T) {
+	for _, plans := range []notTheirs{{planned: true}, {own: true}} {
+		e, h, a := setup(t)
+		e.Plans = plans
+		e.Reopen()
+		e.Ship(a, a.Commit(a.Record(auditv1.Type_TYPE_RECEIPT, &auditv1.Body{Body: &auditv1.Body_Receipt{Receipt: &auditv1.Receipt{
+			Order: "o", Change: "c", Connector: "erp", Result: auditv1.Receipt_RESULT_APPLIED, Anchor: "p1", Type: "person",
+			Operation: connectorv1.OperationKind_OPERATION_KIND_CREATE, Cause: planv1.Cause_CAUSE_MSP,
+			Before: &auditv1.Touched{}, After: &auditv1.Touched{Exists: true},
+		}}})))
+		if list := entries(t, e); len(list) != 0 {
+			t.Fatalf("ledger: %+v", list)
+		}
+		if len(h.list) != 1 || h.list[0] != "dc1/1/0 idle" {
+			t.Fatalf("told: %q", h.list)
+		}
+		e.Recheck("fabrikam", "")
 	}
 }
 

@@ -116,7 +116,7 @@ func open(t *testing.T, solo bool) *desk {
 		DB: db, Store: planningstore.Store{}, Tenants: d.tenants, Inventory: inventorystore.Store{},
 		Identities: identity.New(db, identitystore.Store{}, d.records, clock), IdentityStore: identitystore.Store{},
 		Grants: grantstore.Store{}, Policies: policies, Ledger: ledger.New(db, ledgerstore.Store{}), Records: d.records,
-		TrustDomain: "reeve.example", MSP: "msp", Solo: solo, Now: clock, Log: log, Made: func(string, []string) {},
+		TrustDomain: "reeve.example", MSP: "msp", Solo: solo, Now: clock, Made: func(string, []string) {},
 	})
 	if err := d.tenants.EnsureMSP(ctx, tenant.New{ID: "msp", Name: "MSP", Owner: "noc@msp.example", Zone: "UTC"}); err != nil {
 		t.Fatal(err)

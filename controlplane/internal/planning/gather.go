@@ -31,6 +31,8 @@ type estate struct {
 	mapper  *mapper
 	// changeKey names changes.
 	changeKey []byte
+	// unread are rows of sources that the mapping could not read.
+	unread []planner.Finding
 }
 
 // observe reads the estate and maps its source rows: the long part of folding,
@@ -84,7 +86,7 @@ func counts(c inventory.Connector) bool {
 
 // reconcile folds the estate into identities. Without a policy there is no
 // mapping, and nothing to fold.
-func (s *Service) reconcile(t tx.Tx, tenant string, e estate) error {
+func (s *Service) reconcile(t tx.Tx, tenant string, e *estate) error {
 	if e.mapper == nil {
 		return nil
 	}
@@ -123,8 +125,10 @@ func (s *Service) reconcile(t tx.Tx, tenant string, e estate) error {
 			return err
 		}
 	}
-	for _, problem := range outcome.Problems {
-		s.Log.Warn("source row left out", "tenant", tenant, "problem", problem)
+	for _, p := range outcome.Problems {
+		e.unread = append(e.unread, planner.Finding{
+			Kind: planner.FindingHeld, Connector: p.Connector, Object: p.Connector, Sentence: "A row is left out and its subject stays as it was: " + p.Said + ".",
+		})
 	}
 	return nil
 }
@@ -293,7 +297,6 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 			return fmt.Errorf("desired state of identity %s: %w", subject.ID, err)
 		case err != nil:
 			in.Unjudged = append(in.Unjudged, planner.Unjudged{Identity: subject.ID, Why: err.Error()})
-			s.Log.Warn("policy could not be evaluated for an identity", "tenant", in.Tenant, "identity", subject.ID, "error", err)
 		default:
 			in.Desired = append(in.Desired, d)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/grant"
 	"github.com/reevehq/reeve/controlplane/internal/identity"
 	"github.com/reevehq/reeve/controlplane/internal/identity/identitystore"
+	"github.com/reevehq/reeve/controlplane/internal/planner"
 	"github.com/reevehq/reeve/controlplane/internal/planning"
 	"github.com/reevehq/reeve/controlplane/internal/planning/planningstore"
 	"github.com/reevehq/reeve/controlplane/internal/tenant"
@@ -217,6 +219,21 @@ func TestWhomPolicyCannotJudgeKeepsWhatTheyHave(t *testing.T) {
 	}
 	if got := d.wants(); !slices.Equal(got, []string{"create uid=bo", "enable uid=bo"}) {
 		t.Fatal(got)
+	}
+}
+
+// A row that cannot be read is said to who plans, and takes nothing from anybody.
+func TestRowsThatCannotBeReadAreFindings(t *testing.T) {
+	d := open(t, false)
+	d.hr("1 login=anna", "2 login=bo")
+	d.observe("fabrikam", "dc1", "corp", person("anna"), person("bo"))
+	d.hr("1 login=anna end=soon", "2 login=bo")
+	p, err := d.Make(context.Background(), "fabrikam", planv1.Purpose_PURPOSE_CHANGE, "operator:kari")
+	if err != nil || p.Changes != 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if !slices.ContainsFunc(p.Findings, func(f planner.Finding) bool { return f.Connector == "hr" && strings.Contains(f.Sentence, "soon") }) {
+		t.Fatalf("findings: %+v", p.Findings)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -58,7 +57,6 @@ type Config struct {
 	// Solo says in every plan that one person may make and approve it.
 	Solo bool
 	Now  func() time.Time
-	Log  *slog.Logger
 	// Made is told after a plan with changes is durable; it must not block.
 	Made func(tenant string, agents []string)
 }
@@ -115,7 +113,8 @@ func (s *Service) fold(t tx.Tx, tenantID string, e *estate) error {
 	}) {
 		return errMoved
 	}
-	if err := s.reconcile(t, tenantID, *e); err != nil {
+	e.unread = nil
+	if err := s.reconcile(t, tenantID, e); err != nil {
 		return err
 	}
 	unrecorded, err := s.unrecorded(t, tenantID)
@@ -163,28 +162,29 @@ func (s *Service) unrecorded(t tx.Tx, tenantID string) (map[string]bool, error) 
 
 // Preview derives what a plan of that purpose would be and keeps nothing.
 func (s *Service) Preview(ctx context.Context, tenantID string, purpose planv1.Purpose) (planner.Input, planner.Output, error) {
-	in, err := s.gather(ctx, tenantID, purpose)
+	in, unread, err := s.gather(ctx, tenantID, purpose)
 	if err != nil {
 		return in, planner.Output{}, err
 	}
 	out, err := planner.Plan(in)
+	out.Findings = append(out.Findings, unread...)
 	return in, out, err
 }
 
-func (s *Service) gather(ctx context.Context, tenantID string, purpose planv1.Purpose) (planner.Input, error) {
+// gather returns the input of a plan, and what was found before planning.
+func (s *Service) gather(ctx context.Context, tenantID string, purpose planv1.Purpose) (in planner.Input, found []planner.Finding, err error) {
 	e, err := s.refresh(ctx, tenantID)
 	if err != nil {
-		return planner.Input{}, err
+		return in, nil, err
 	}
 	if !observed(e) {
-		return planner.Input{}, fmt.Errorf("%w: %s", ErrNothingObserved, tenantID)
+		return in, nil, fmt.Errorf("%w: %s", ErrNothingObserved, tenantID)
 	}
-	var in planner.Input
 	err = s.DB.View(ctx, func(t tx.Tx) error {
 		in, err = s.input(t, tenantID, purpose, s.Now(), e)
 		return err
 	})
-	return in, err
+	return in, e.unread, err
 }
 
 func observed(e estate) bool {
@@ -210,7 +210,7 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 	if err := s.DB.View(ctx, func(t tx.Tx) error { return s.served(t, tenantID, purpose) }); err != nil {
 		return Plan{}, err
 	}
-	in, err := s.gather(ctx, tenantID, purpose)
+	in, unread, err := s.gather(ctx, tenantID, purpose)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -225,6 +225,7 @@ func (s *Service) Make(ctx context.Context, tenantID string, purpose planv1.Purp
 			Kind: FindingRehearsal, Object: problem.GetObject(), Sentence: problem.GetSaid() + "; " + problem.GetRemedy(),
 		})
 	}
+	out.Findings = append(out.Findings, unread...)
 	changes, people, privileged := weigh(out, in)
 	operators, tiers := s.tiers(in, changes, people, privileged)
 	out.Findings = append(out.Findings, tiers...)

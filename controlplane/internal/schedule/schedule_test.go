@@ -2,6 +2,7 @@ package schedule_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -57,6 +58,45 @@ func TestRoundsFollowTheTenantsClockAndRunOnce(t *testing.T) {
 	list, err := b.List(ctx, "fabrikam")
 	if err != nil || len(list) != 1 || list[0].Outcome != "done" || !list[0].NextRun.After(now) {
 		t.Fatalf("%+v, %v", list, err)
+	}
+}
+
+type zones map[string]*time.Location
+
+func (z zones) Zone(_ context.Context, tenant string) (*time.Location, error) {
+	if z[tenant] == nil {
+		return nil, errors.New("no such tenant")
+	}
+	return z[tenant], nil
+}
+
+// One tenant's trouble keeps no other waiting.
+func TestABadScheduleDoesNotStopTheOthers(t *testing.T) {
+	ctx := context.Background()
+	db, err := sqlstore.OpenSQLite(ctx, filepath.Join(t.TempDir(), "reeve.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	now := time.Date(2026, 3, 28, 12, 0, 0, 0, time.UTC)
+	known := zones{"a": time.UTC, "b": time.UTC, "c": time.UTC}
+	var ran []string
+	s := schedule.New(db, schedulestore.Store{}, known, map[string]schedule.Work{"plan": func(_ context.Context, tenant string) error {
+		ran = append(ran, tenant)
+		return errors.New("nothing is observed yet")
+	}}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	for _, tenant := range []string{"a", "b", "c"} {
+		if _, err := s.Add(ctx, schedule.Schedule{Tenant: tenant, Name: "x", Cron: "0 * * * *", Work: "plan"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(known, "a")
+	now = now.Add(time.Hour)
+	if err := s.Tick(ctx); err == nil {
+		t.Fatal("nobody heard of the bad one")
+	}
+	if len(ran) != 2 {
+		t.Fatalf("ran for %v", ran)
 	}
 }
 
