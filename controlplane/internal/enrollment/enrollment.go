@@ -154,17 +154,11 @@ type Tenants interface {
 	Lookup(t tx.Tx, id string) (tenant.Tenant, error)
 }
 
-// Issuer makes certificates; pki/ca is it, behind IssuerFunc.
+// Issuer makes certificates; trust is it.
 type Issuer interface {
 	// IssueAgent returns DER certificates, leaf first, for the key in the request.
 	IssueAgent(csr []byte, id spiffe.AgentID) ([][]byte, error)
 }
-
-// IssuerFunc adapts a function to Issuer.
-type IssuerFunc func(csr []byte, id spiffe.AgentID) ([][]byte, error)
-
-// IssueAgent implements Issuer.
-func (f IssuerFunc) IssueAgent(csr []byte, id spiffe.AgentID) ([][]byte, error) { return f(csr, id) }
 
 // Chains knows how far an agent's records are durable here; intake's store is it.
 type Chains interface {

@@ -152,6 +152,13 @@ func (NoPlans) Look(tx.Tx, string, string, string, string) (planner.Look, bool, 
 	return planner.Look{}, true, nil
 }
 
+type issuer struct{ *ca.CA }
+
+func (i issuer) IssueAgent(csr []byte, id spiffe.AgentID) ([][]byte, error) {
+	chain, err := i.CA.IssueAgent(csr, id, 0)
+	return chain.DER(), err
+}
+
 // FakeSessions counts cuts.
 type FakeSessions struct {
 	mu   sync.Mutex
@@ -260,10 +267,7 @@ func (e *Estate) open() {
 	e.Tenants = tenant.NewService(db, tenantstore.Store{}, e.Log, e.Clock.Now, e.Logger)
 	e.Enrollment = enrollment.New(enrollment.Config{
 		DB: db, Store: enrollmentstore.Store{}, Records: e.Log, Tenants: e.Tenants, Chains: intakestore.Store{}, Sessions: e.Sessions,
-		Issuer: enrollment.IssuerFunc(func(csr []byte, id spiffe.AgentID) ([][]byte, error) {
-			chain, err := e.CA.IssueAgent(csr, id, 0)
-			return chain.DER(), err
-		}),
+		Issuer:      issuer{e.CA},
 		TrustDomain: TrustDomain, Now: e.Clock.Now, Rand: e.rand, Log: e.Logger,
 	})
 	e.Ledger = ledger.New(db, ledgerstore.Store{})
