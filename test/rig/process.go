@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,8 +58,7 @@ func (p *Process) Start() {
 	fmt.Fprintf(log, "--- started %s\n", time.Now().UTC().Format(time.RFC3339Nano))
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, log, log
-	// A group of its own: a kill takes the connectors along, as the end of the
-	// machine would.
+	// Out of the test's group: an interrupt at the terminal is not its to get.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -71,14 +71,42 @@ func (p *Process) Start() {
 	p.cmd, p.done = cmd, done
 }
 
-// Kill ends the process and its children with SIGKILL and waits.
+// Kill ends the process and its children, such as connectors, with SIGKILL, as
+// the end of the machine would, and waits for it.
 func (p *Process) Kill() {
 	if p.cmd == nil {
 		return
 	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.done
-	p.cmd = nil
+	// Stopped first, so that it starts no others meanwhile.
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	for _, child := range children(p.cmd.Process.Pid) {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+	}
+	p.KillAlone()
+}
+
+// children are the processes that a process has started (proc(5)).
+func children(pid int) (list []int) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// "PID (NAME) STATE PARENT …", and a name may hold anything.
+		text := string(raw)
+		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+			continue
+		}
+		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			list = append(list, child)
+		}
+	}
+	return list
 }
 
 // KillAlone ends the process with SIGKILL and leaves its children to notice.
@@ -86,11 +114,9 @@ func (p *Process) KillAlone() {
 	if p.cmd == nil {
 		return
 	}
-	pgid := p.cmd.Process.Pid
 	_ = p.cmd.Process.Kill()
 	<-p.done
 	p.cmd = nil
-	p.t.Cleanup(func() { _ = syscall.Kill(-pgid, syscall.SIGKILL) })
 }
 
 // Stop ends it as an administrator would.
