@@ -6,9 +6,12 @@ import (
 	"io"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/reevehq/reeve/test/sources"
 )
 
 const module = "github.com/reevehq/reeve/"
@@ -26,6 +29,7 @@ type pkg struct {
 
 func list(t *testing.T) []pkg {
 	t.Helper()
+	sources.Look(t, filepath.Join("..", ".."))
 	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Doc,Imports,Deps,GoFiles", "./...")
 	cmd.Dir = "../.."
 	out, err := cmd.Output()

@@ -28,6 +28,7 @@ import (
 	"github.com/reevehq/reeve/pki/mtls"
 	"github.com/reevehq/reeve/pki/spiffe"
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
+	"github.com/reevehq/reeve/test/sources"
 )
 
 const domain = "reeve.local"
@@ -187,6 +188,7 @@ func at(v any, path ...any) any {
 // TestREST: the operator API as JSON over HTTPS says what the command line says,
 // to operators alone, and takes a caller's name from the certificate alone.
 func TestREST(t *testing.T) {
+	sources.Look(t, "../..")
 	s := newTestStage(t)
 	agents, err := freeAddress()
 	check(t, err)
@@ -324,6 +326,7 @@ func held0(authority *ca.CA) holder { return holder{roots: authority.Pool()} }
 // TestRESTIsWhole: every call of the operator API has a path, and the OpenAPI
 // document lists it with its method.
 func TestRESTIsWhole(t *testing.T) {
+	sources.Look(t, "../..")
 	const folder = "../../proto/reeve/operator/v1/"
 	var service struct {
 		HTTP struct {

@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/reevehq/reeve/test/slapd"
+	"github.com/reevehq/reeve/test/sources"
 )
 
 // storyPatience bounds all stories together.
@@ -46,6 +47,7 @@ const storyPatience = 4 * time.Minute
 //
 // A story that fails shows the ends of its servers' logs.
 func TestStories(t *testing.T) {
+	sources.Look(t, "../..")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: setup, Cmds: commands,

@@ -13,6 +13,7 @@ import (
 	"github.com/reevehq/reeve/pki/root"
 	"github.com/reevehq/reeve/pki/spiffe"
 	"github.com/reevehq/reeve/pki/svid/fakeworkloadapi"
+	"github.com/reevehq/reeve/test/sources"
 )
 
 // TestWorkloadAPI: both sides take their certificates from a SPIFFE Workload API
@@ -23,6 +24,7 @@ import (
 // document, which has to name the other CA's root, whom to believe. From then on
 // the agent's own CA-issued certificate is not used.
 func TestWorkloadAPI(t *testing.T) {
+	sources.Look(t, "../..")
 	s := newTestStage(t)
 	spire, err := ca.New(ca.Config{TrustDomain: domain})
 	check(t, err)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
+	"github.com/reevehq/reeve/test/sources"
 )
 
 // Tenant is the client of every rig.
@@ -54,6 +55,7 @@ type Rig struct {
 // and binds the policy: what remains is to plan.
 func New(t testing.TB, o Options) *Rig {
 	t.Helper()
+	sources.Look(t, filepath.Join("..", ".."))
 	// Unix sockets need short paths; t.TempDir's are not.
 	dir, err := os.MkdirTemp("", "rig")
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/reevehq/reeve/test/slapd"
+	"github.com/reevehq/reeve/test/sources"
 )
 
 // bin is the folder of the programs that TestMain built.
@@ -42,19 +42,6 @@ func build(m *testing.M) int {
 	return m.Run()
 }
 
-// lookAtSources reads the folders of all that the programs are built from. A test
-// result is cached with what the test looked at, and this package imports none of
-// it: without the look an old result would stand for new code.
-func lookAtSources() error {
-	for _, folder := range []string{"agent", "controlplane", "pki", "plugins", "proto"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", folder), func(string, fs.DirEntry, error) error { return nil })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // tenant is the client of every story.
 const tenant = "fabrikam"
 
@@ -74,11 +61,7 @@ type house struct {
 // which does not run yet.
 func newHouse(t *testing.T, e *estate, server *slapd.Server, policy string, parameters ...string) *house {
 	t.Helper()
-	// In the test and not in TestMain, where nobody notes what is looked at.
-	err := lookAtSources()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sources.Look(t, filepath.Join("..", ".."))
 	dir, err := os.MkdirTemp("", "rt")
 	if err != nil {
 		t.Fatal(err)
