@@ -114,6 +114,8 @@ func guardrailWords(plan *operatorv1.Plan) string {
 		at = " at " + strings.Join(agents, ", ")
 	}
 	switch n := len(plan.GetRefusals()); {
+	case n > 0 && plan.GetState().GetPhase() == operatorv1.PlanState_PHASE_REFUSED:
+		return "the order was refused" + at
 	case n > 0:
 		return "would refuse " + count(n, "change", "changes") + at
 	case !plan.GetDryRunDone():
@@ -247,7 +249,11 @@ func (p *printer) refusals(plan *operatorv1.Plan, limit int) {
 		return
 	}
 	p.gap()
-	p.line("%s (%s)", p.bad("Guardrails would refuse"), styled(number(len(plan.GetRefusals()))))
+	title := "Guardrails would refuse"
+	if plan.GetState().GetPhase() == operatorv1.PlanState_PHASE_REFUSED {
+		title = "The agent refused"
+	}
+	p.line("%s (%s)", p.bad(title), styled(number(len(plan.GetRefusals()))))
 	cut(p, "  ", plan.GetRefusals(), limit, func(r *auditv1.Refusal) {
 		where := r.GetChange()
 		if r.GetRule() != "" {

@@ -264,9 +264,19 @@ func TestRefusedOrdersEndTheirPlan(t *testing.T) {
 	d := open(t, false)
 	p := d.plan(planv1.Purpose_PURPOSE_CHANGE, "dc1")
 	d.send(p, "dc1")
-	d.received("fabrikam", "dc1", auditv1.Type_TYPE_ORDER_REFUSED, &auditv1.Body{Body: &auditv1.Body_Refusal{Refusal: &auditv1.Refusal{Order: d.pending("dc1")[0], Code: "WINDOW"}}})
+	order := d.pending("dc1")[0]
+	d.received("fabrikam", "dc1", auditv1.Type_TYPE_ORDER_REFUSED, &auditv1.Body{Body: &auditv1.Body_Refusal{Refusal: &auditv1.Refusal{Order: order, Code: "WINDOW"}}})
 	if d.phase(p) != operatorv1.PlanState_PHASE_REFUSED {
 		t.Fatalf("phase %v", d.phase(p))
+	}
+	if err := d.db.View(context.Background(), func(t tx.Tx) error {
+		o, err := dispatchstore.Store{}.Order(t, order)
+		if err == nil && o.Refusal.GetCode() != "WINDOW" {
+			err = fmt.Errorf("the order does not say why it was refused: %v", o.Refusal)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

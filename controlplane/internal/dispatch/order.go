@@ -32,6 +32,8 @@ type Order struct {
 	Expires  time.Time
 	// Summary of the end; zero before.
 	Summary *auditv1.OrderEvent
+	// Refusal says why the agent refused the order; zero unless it did.
+	Refusal *auditv1.Refusal
 }
 
 // Receipt is what came back for one change.
@@ -53,6 +55,8 @@ type Store interface {
 	// all tenants when both are empty.
 	Open(t tx.Tx, tenant, agent string) ([]Order, error)
 	SetState(t tx.Tx, id string, state State, summary *auditv1.OrderEvent) error
+	// SetRefused ends an order that its agent refused.
+	SetRefused(t tx.Tx, id string, why *auditv1.Refusal) error
 	// LastSequence of an agent's epoch; 0 before the first.
 	LastSequence(t tx.Tx, tenant, agent string, epoch uint64) (uint64, error)
 

@@ -101,7 +101,7 @@ func (s *Service) Received(t tx.Tx, tenant, agent string, entry uint64, body *au
 		if o.State == StateEnded || o.State == StateRefused {
 			return nil
 		}
-		if err := s.store.SetState(t, id, StateRefused, nil); err != nil {
+		if err := s.store.SetRefused(t, id, body.GetRefusal()); err != nil {
 			return err
 		}
 		return s.settle(t, o.Plan)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/reevehq/reeve/controlplane/internal/approval"
+	"github.com/reevehq/reeve/controlplane/internal/dispatch"
 	"github.com/reevehq/reeve/controlplane/internal/planning"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
@@ -194,6 +195,15 @@ func (s *Server) showPlanIn(t tx.Tx, p planning.Plan) (*operatorv1.Plan, error) 
 	}
 	for _, d := range dryRuns {
 		shown.Refusals = append(shown.Refusals, d.Refusals...)
+	}
+	orders, err := s.Orders.OfPlan(t, p.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range orders {
+		if o.State == dispatch.StateRefused {
+			shown.Refusals = append(shown.Refusals, o.Refusal)
+		}
 	}
 	agents := approval.Agents(manifest)
 	for _, agent := range agents {

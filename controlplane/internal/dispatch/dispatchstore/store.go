@@ -31,7 +31,7 @@ func (Store) Put(t tx.Tx, o dispatch.Order) error {
 	return nil
 }
 
-const selectOrder = `SELECT id, tenant, agent, plan, epoch, sequence, envelope, state, expires, summary FROM dispatch_order`
+const selectOrder = `SELECT id, tenant, agent, plan, epoch, sequence, envelope, state, expires, summary, refusal FROM dispatch_order`
 
 // Order implements dispatch.Store.
 func (Store) Order(t tx.Tx, id string) (dispatch.Order, error) {
@@ -64,6 +64,16 @@ func (Store) SetState(t tx.Tx, id string, state dispatch.State, summary *auditv1
 	return err
 }
 
+// SetRefused implements dispatch.Store.
+func (Store) SetRefused(t tx.Tx, id string, why *auditv1.Refusal) error {
+	encoded, err := proto.MarshalOptions{}.MarshalAppend([]byte{}, why)
+	if err != nil {
+		return err
+	}
+	_, err = t.Exec(`UPDATE dispatch_order SET state = $2, refusal = $3 WHERE id = $1`, id, string(dispatch.StateRefused), encoded)
+	return err
+}
+
 // LastSequence implements dispatch.Store.
 func (Store) LastSequence(t tx.Tx, tenant, agent string, epoch uint64) (uint64, error) {
 	var last int64
@@ -75,12 +85,13 @@ func (Store) LastSequence(t tx.Tx, tenant, agent string, epoch uint64) (uint64, 
 func scan(row tx.Scanner) (o dispatch.Order, err error) {
 	var epoch, sequence int64
 	var expires string
-	var summary []byte
-	if err := row.Scan(&o.ID, &o.Tenant, &o.Agent, &o.Plan, &epoch, &sequence, &o.Envelope, &o.State, &expires, &summary); err != nil {
+	var summary, refusal []byte
+	if err := row.Scan(&o.ID, &o.Tenant, &o.Agent, &o.Plan, &epoch, &sequence, &o.Envelope, &o.State, &expires, &summary, &refusal); err != nil {
 		return o, err
 	}
 	o.Epoch, o.Sequence, o.Summary = uint64(epoch), uint64(sequence), new(auditv1.OrderEvent)
-	if err := proto.Unmarshal(summary, o.Summary); err != nil {
+	o.Refusal = new(auditv1.Refusal)
+	if err := errors.Join(proto.Unmarshal(summary, o.Summary), proto.Unmarshal(refusal, o.Refusal)); err != nil {
 		return o, fmt.Errorf("decode end of order %s: %w", o.ID, err)
 	}
 	o.Expires, err = tx.ParseTime(expires)

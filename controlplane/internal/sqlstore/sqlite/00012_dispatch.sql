@@ -10,6 +10,7 @@ CREATE TABLE dispatch_order (
     state    TEXT    NOT NULL, -- waiting, fetched, ended, refused, superseded
     expires  TEXT    NOT NULL,
     summary  BLOB    NOT NULL, -- auditv1.OrderEvent, of the end
+    refusal  BLOB    NOT NULL DEFAULT x'', -- auditv1.Refusal, why the agent refused it
     UNIQUE (tenant, agent, epoch, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dispatch_order_plan ON dispatch_order (plan);

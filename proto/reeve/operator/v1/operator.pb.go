@@ -3443,7 +3443,8 @@ type Plan struct {
 	MadeBy    string                 `protobuf:"bytes,9,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`
 	Made      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=made,proto3" json:"made,omitempty"`
 	Findings  []*Finding             `protobuf:"bytes,11,rep,name=findings,proto3" json:"findings,omitempty"`
-	// What the agents' guardrails would refuse, from the dry run.
+	// What the agents' guardrails would refuse, from the dry run, and why an agent
+	// refused the order in the end.
 	Refusals   []*v13.Refusal `protobuf:"bytes,12,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	DryRunDone bool           `protobuf:"varint,13,opt,name=dry_run_done,json=dryRunDone,proto3" json:"dry_run_done,omitempty"`
 	// Why the plan cannot be approved; empty when it can.
