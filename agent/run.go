@@ -30,7 +30,6 @@ import (
 type running struct {
 	*core
 	source   svid.Source
-	link     *session.Link
 	witness  *session.Witness
 	orders   *session.Orders
 	schedule *observation.Schedule

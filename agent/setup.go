@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/audit"
@@ -25,9 +26,11 @@ import (
 	"github.com/reevehq/reeve/agent/internal/journal"
 	"github.com/reevehq/reeve/agent/internal/pluginhost"
 	"github.com/reevehq/reeve/agent/internal/secrets"
+	"github.com/reevehq/reeve/agent/internal/session"
 	"github.com/reevehq/reeve/agent/internal/statedir"
 	"github.com/reevehq/reeve/pki/keys"
 	"github.com/reevehq/reeve/plugins/sdk/host"
+	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
@@ -173,6 +176,8 @@ type core struct {
 	host     *pluginhost.Host
 	admitter *admission.Admitter
 	executor *executor.Executor
+	// link is nil where the agent does not run, as for a local command.
+	link *session.Link
 }
 
 // claimPatience is how long the state folder's holder may need to let go. A local
@@ -257,7 +262,7 @@ func (c *core) connect(progress func(executor.Progress)) error {
 		execute[spec.Alias] = executor.Connector{Guardrails: c.guardrails[spec.Alias], Directory: i}
 	}
 	c.admitter = admission.New(admission.Options{
-		Journal: c.journal, Clock: c.clock, Audit: c.audit, Trust: c.trust, LogOrigin: c.id.LogOrigin, Cosigned: c.cosigned,
+		Journal: c.journal, Clock: c.clock, Audit: c.audit, Trust: c.trust, LogOrigin: c.id.LogOrigin, Cosigned: c.cosigned, Growth: c.growth,
 		Connectors: admit, Approvers: c.approvers, Recipients: c.recipients, Log: c.p.log,
 	})
 	c.executor = executor.New(executor.Options{
@@ -297,6 +302,37 @@ func (c *core) trust() (admission.Trust, error) {
 	}
 	verifiers, err := c.logKeys()
 	return admission.Trust{PlanKeys: set, Checkpoints: verifiers}, err
+}
+
+// growthPatience is how long an order waits for a session that went away between
+// its coming and its admission; then it is fetched again.
+const growthPatience = time.Minute
+
+// growth asks the control plane, where there is a session, how the tenant's log
+// grew from one size to another.
+func (c *core) growth(ctx context.Context, from, to uint64) (tlog.TreeProof, error) {
+	if c.link == nil {
+		return nil, errors.New("there is no session with the control plane")
+	}
+	ctx, cancel := context.WithTimeout(ctx, growthPatience)
+	defer cancel()
+	client, release, err := c.link.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	resp, err := client.ProveGrowth(ctx, &agentv1.ProveGrowthRequest{FromSize: from, ToSize: to})
+	if err != nil {
+		return nil, err
+	}
+	proof := make(tlog.TreeProof, len(resp.GetHashes()))
+	for i, h := range resp.GetHashes() {
+		if len(h) != tlog.HashSize {
+			return nil, fmt.Errorf("a hash of the proof has %d bytes", len(h))
+		}
+		proof[i] = tlog.Hash(h)
+	}
+	return proof, nil
 }
 
 // cosigned is the newest checkpoint that the witness has made durable.

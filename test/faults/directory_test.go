@@ -54,7 +54,8 @@ member: uid=clerk,ou=people,%[1]s
 		t.Fatal(err)
 	}
 	before := lasting(t, server)
-	e := rig.NewEstate(50)
+	e := rig.NewEstate(120)
+	e.Cost = 7
 	e.Directory = &rig.Directory{URL: server.URL, BindDN: server.RootDN, SecretFile: secret, Suffix: suffix}
 	r := rig.New(t, rig.Options{Bin: bin, Estate: e})
 	p := r.Plan()
@@ -62,7 +63,7 @@ member: uid=clerk,ou=people,%[1]s
 	// How often something broke in the middle of the order.
 	met := 0
 	for n := range 12 {
-		pause(250 * time.Millisecond)
+		pause(150 * time.Millisecond)
 		if r.Show(p.GetId()).GetState().GetPhase() == operatorv1.PlanState_PHASE_RUNNING {
 			met++
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/reevehq/reeve/agent/internal/audit"
 	"github.com/reevehq/reeve/agent/internal/guardrails"
@@ -100,7 +101,8 @@ type Trust struct {
 	Checkpoints []note.Verifier
 }
 
-// Options are what admission stands on. All but Cosigned and Log are required;
+// Options are what admission stands on. All but Cosigned, and Growth with it, and
+// Log are required;
 // Recipients may be nil when agent.yaml defines none.
 type Options struct {
 	Journal *journal.Journal
@@ -112,7 +114,10 @@ type Options struct {
 	LogOrigin string
 	// Cosigned returns the checkpoint that this agent cosigned last, a signed
 	// note; empty before the first. Nil is an agent that never cosigns.
-	Cosigned   func() (string, error)
+	Cosigned func() (string, error)
+	// Growth asks the control plane for the consistency proof between two sizes
+	// of the tenant's log. An error is no proof either way: the order waits.
+	Growth     func(ctx context.Context, from, to uint64) (tlog.TreeProof, error)
 	Connectors map[string]Connector
 	Approvers  []guardrails.Approver
 	Recipients interface{ Has(alias string) bool }

@@ -259,6 +259,34 @@ func TestForkedLogIsRefused(t *testing.T) {
 	}
 }
 
+// The log an order shows must be the one that was cosigned, whichever is newer.
+func TestForkedLogIsRefusedAtAnySize(t *testing.T) {
+	ctx := context.Background()
+	for _, newer := range []bool{false, true} {
+		b := newBench(t, enforce)
+		// Entries before, so that the order's own checkpoint is not the first.
+		b.order(admissiontest.Edits{}, update("c", "a-anna"))
+		before, forked := b.msp.Checkpoint(false), b.msp.Checkpoint(true)
+		d := b.order(admissiontest.Edits{}, update("c", "a-anna"))
+		if newer {
+			b.order(admissiontest.Edits{}, update("c", "a-anna"))
+			before, forked = b.msp.Checkpoint(false), b.msp.Checkpoint(true)
+		}
+		b.cosigned = forked
+		if code := refusedCode(must(b.admit.Admit(ctx, d))); code != admission.CodeProof {
+			t.Fatalf("cosigned newer %v: got %q", newer, code)
+		}
+		b.cosigned, b.noGrowth = before, errors.New("no session")
+		if _, err := b.admit.Admit(ctx, d); !errors.Is(err, b.noGrowth) {
+			t.Fatalf("cosigned newer %v: without a proof the order must wait: %v", newer, err)
+		}
+		b.noGrowth = nil
+		if _, err := b.admit.Admit(ctx, d); err != nil {
+			t.Fatalf("cosigned newer %v: %v", newer, err)
+		}
+	}
+}
+
 // A membership's end that is owed must not be written over by an order whose ids
 // are made to fit: "o" with change "x/y", and "o/x" with change "y".
 func TestAnObligationIsNotWrittenOver(t *testing.T) {

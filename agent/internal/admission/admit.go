@@ -58,7 +58,10 @@ func (a *Admitter) Admit(ctx context.Context, d Delivery) (*Admitted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the checkpoint cosigned last: %w", err)
 	}
-	signed, r := a.acts(o, p, trust, cosigned, now)
+	signed, r, err := a.acts(ctx, o, p, trust, cosigned, now)
+	if err != nil {
+		return nil, err
+	}
 	if r != nil {
 		return nil, a.refuse(ctx, o.GetOrder(), about, envelope, r)
 	}

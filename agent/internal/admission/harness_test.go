@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/admission/admissiontest"
@@ -81,6 +82,8 @@ type bench struct {
 	free  uint64 // of the disk, in bytes
 	// cosigned is the checkpoint that the agent cosigned last.
 	cosigned string
+	// noGrowth is what asking for a proof of growth fails with.
+	noGrowth error
 }
 
 func newBench(t *testing.T, mode agentv1.ConnectorState_Mode) *bench {
@@ -121,7 +124,13 @@ func newBenchWith(t *testing.T, mode agentv1.ConnectorState_Mode, rails string) 
 	clock := journal.NewClock(b.j, journal.ClockOptions{Wall: func() time.Time { return b.wall }, Boot: func() time.Duration { return 0 }, BootID: "b"})
 	b.admit = admission.New(admission.Options{
 		Journal: b.j, Clock: clock, Audit: audit.Recorder{Actor: "agent", Now: clock.Now}, Trust: b.msp.Trust, LogOrigin: admissiontest.Origin,
-		Cosigned:   func() (string, error) { return b.cosigned, nil },
+		Cosigned: func() (string, error) { return b.cosigned, nil },
+		Growth: func(ctx context.Context, from, to uint64) (tlog.TreeProof, error) {
+			if b.noGrowth != nil {
+				return nil, b.noGrowth
+			}
+			return b.msp.Growth(ctx, from, to)
+		},
 		Recipients: fakeRecipients{}, Approvers: []guardrails.Approver{{Name: "it-lead", Key: strings.TrimSpace(string(public))}},
 		Connectors: map[string]admission.Connector{
 			"mem": {Mode: mode, Role: agentv1.ConnectorState_ROLE_TARGET, Guardrails: g, Directory: b.dir},

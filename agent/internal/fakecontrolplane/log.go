@@ -64,6 +64,15 @@ func (l *log) consistency(from uint64) ([][]byte, error) {
 	return raw(proof), err
 }
 
+// growth proves that the first to entries continue the first from.
+func (l *log) growth(from, to uint64) ([][]byte, error) {
+	if from == 0 || from >= to || to > uint64(len(l.entries)) {
+		return nil, nil
+	}
+	proof, err := tlog.ProveTree(int64(to), int64(from), l)
+	return raw(proof), err
+}
+
 func raw[P ~[]tlog.Hash](proof P) [][]byte {
 	out := make([][]byte, len(proof))
 	for i := range proof {

@@ -129,6 +129,14 @@ func (c *ControlPlane) Session(stream grpc.BidiStreamingServer[agentv1.SessionRe
 	}
 }
 
+// ProveGrowth implements agentv1.AgentServiceServer.
+func (c *ControlPlane) ProveGrowth(_ context.Context, r *agentv1.ProveGrowthRequest) (*agentv1.ProveGrowthResponse, error) {
+	c.Lock()
+	defer c.Unlock()
+	hashes, err := c.log.growth(r.GetFromSize(), r.GetToSize())
+	return &agentv1.ProveGrowthResponse{Hashes: hashes}, err
+}
+
 // FetchOrder implements agentv1.AgentServiceServer.
 func (c *ControlPlane) FetchOrder(r *agentv1.FetchOrderRequest, stream grpc.ServerStreamingServer[agentv1.FetchOrderResponse]) error {
 	name := r.GetOrder()

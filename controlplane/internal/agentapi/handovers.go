@@ -82,6 +82,8 @@ type Checkpoints interface {
 	Next(ctx context.Context, tenant, agent string) (*agentv1.Checkpoint, error)
 	// From is Next for an agent that says itself which size it holds.
 	From(ctx context.Context, tenant string, size uint64) (*agentv1.Checkpoint, error)
+	// Growth is the consistency proof between two sizes of the log.
+	Growth(ctx context.Context, tenant string, from, to uint64) ([][]byte, error)
 	// Cosigned takes the agent's answer.
 	Cosigned(ctx context.Context, tenant, agent string, c *agentv1.Cosignature) error
 }

@@ -254,6 +254,19 @@ func (a *agentService) FetchOrder(r *agentv1.FetchOrderRequest, stream grpc.Serv
 	return nil
 }
 
+// ProveGrowth implements agentv1.AgentServiceServer.
+func (a *agentService) ProveGrowth(ctx context.Context, r *agentv1.ProveGrowthRequest) (*agentv1.ProveGrowthResponse, error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hashes, err := a.Checkpoints.Growth(ctx, c.Tenant, r.GetFromSize(), r.GetToSize())
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	return &agentv1.ProveGrowthResponse{Hashes: hashes}, nil
+}
+
 // ReportProgress implements agentv1.AgentServiceServer.
 func (a *agentService) ReportProgress(ctx context.Context, r *agentv1.ReportProgressRequest) (*agentv1.ReportProgressResponse, error) {
 	c, err := callerOf(ctx)

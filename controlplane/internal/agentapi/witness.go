@@ -113,6 +113,18 @@ func (w Witnessing) From(ctx context.Context, tenant string, size uint64) (*agen
 	return out, err
 }
 
+// Growth implements Checkpoints.
+func (w Witnessing) Growth(ctx context.Context, tenant string, from, to uint64) (hashes [][]byte, err error) {
+	if from == 0 || from > to {
+		return nil, fmt.Errorf("%w: no proof leads from %d to %d entries", enrollment.ErrInvalid, from, to)
+	}
+	err = w.DB.View(ctx, func(t tx.Tx) (err error) {
+		hashes, err = w.Log.Consistency(t, tenant, from, to)
+		return err
+	})
+	return hashes, err
+}
+
 // Cosigned implements Checkpoints.
 func (w Witnessing) Cosigned(ctx context.Context, tenant, agent string, c *agentv1.Cosignature) error {
 	return w.DB.Do(ctx, func(t tx.Tx) error {

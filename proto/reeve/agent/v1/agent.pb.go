@@ -2116,6 +2116,104 @@ func (x *ShipRecordsResponse) GetConsistency() [][]byte {
 	return nil
 }
 
+type ProveGrowthRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	FromSize uint64                 `protobuf:"varint,1,opt,name=from_size,json=fromSize,proto3" json:"from_size,omitempty"`
+	// At least from_size.
+	ToSize        uint64 `protobuf:"varint,2,opt,name=to_size,json=toSize,proto3" json:"to_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveGrowthRequest) Reset() {
+	*x = ProveGrowthRequest{}
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveGrowthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveGrowthRequest) ProtoMessage() {}
+
+func (x *ProveGrowthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveGrowthRequest.ProtoReflect.Descriptor instead.
+func (*ProveGrowthRequest) Descriptor() ([]byte, []int) {
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ProveGrowthRequest) GetFromSize() uint64 {
+	if x != nil {
+		return x.FromSize
+	}
+	return 0
+}
+
+func (x *ProveGrowthRequest) GetToSize() uint64 {
+	if x != nil {
+		return x.ToSize
+	}
+	return 0
+}
+
+type ProveGrowthResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RFC 9162 2.1.4; empty for equal sizes.
+	Hashes        [][]byte `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveGrowthResponse) Reset() {
+	*x = ProveGrowthResponse{}
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveGrowthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveGrowthResponse) ProtoMessage() {}
+
+func (x *ProveGrowthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveGrowthResponse.ProtoReflect.Descriptor instead.
+func (*ProveGrowthResponse) Descriptor() ([]byte, []int) {
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ProveGrowthResponse) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
 type FetchOrderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -2129,7 +2227,7 @@ type FetchOrderRequest struct {
 
 func (x *FetchOrderRequest) Reset() {
 	*x = FetchOrderRequest{}
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2239,7 @@ func (x *FetchOrderRequest) String() string {
 func (*FetchOrderRequest) ProtoMessage() {}
 
 func (x *FetchOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2252,7 @@ func (x *FetchOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchOrderRequest.ProtoReflect.Descriptor instead.
 func (*FetchOrderRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FetchOrderRequest) GetWhat() isFetchOrderRequest_What {
@@ -2212,7 +2310,7 @@ type FetchOrderResponse struct {
 
 func (x *FetchOrderResponse) Reset() {
 	*x = FetchOrderResponse{}
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2322,7 @@ func (x *FetchOrderResponse) String() string {
 func (*FetchOrderResponse) ProtoMessage() {}
 
 func (x *FetchOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2335,7 @@ func (x *FetchOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchOrderResponse.ProtoReflect.Descriptor instead.
 func (*FetchOrderResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FetchOrderResponse) GetItem() isFetchOrderResponse_Item {
@@ -2294,7 +2392,7 @@ type OrderHead struct {
 
 func (x *OrderHead) Reset() {
 	*x = OrderHead{}
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2404,7 @@ func (x *OrderHead) String() string {
 func (*OrderHead) ProtoMessage() {}
 
 func (x *OrderHead) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2417,7 @@ func (x *OrderHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderHead.ProtoReflect.Descriptor instead.
 func (*OrderHead) Descriptor() ([]byte, []int) {
-	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OrderHead) GetEnvelope() []byte {
@@ -2353,7 +2451,7 @@ type ReportProgressRequest struct {
 
 func (x *ReportProgressRequest) Reset() {
 	*x = ReportProgressRequest{}
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2463,7 @@ func (x *ReportProgressRequest) String() string {
 func (*ReportProgressRequest) ProtoMessage() {}
 
 func (x *ReportProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2476,7 @@ func (x *ReportProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportProgressRequest.ProtoReflect.Descriptor instead.
 func (*ReportProgressRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReportProgressRequest) GetOrder() string {
@@ -2445,7 +2543,7 @@ type ReportProgressResponse struct {
 
 func (x *ReportProgressResponse) Reset() {
 	*x = ReportProgressResponse{}
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2555,7 @@ func (x *ReportProgressResponse) String() string {
 func (*ReportProgressResponse) ProtoMessage() {}
 
 func (x *ReportProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_reeve_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2568,7 @@ func (x *ReportProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportProgressResponse.ProtoReflect.Descriptor instead.
 func (*ReportProgressResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_reeve_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 var File_reeve_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -2635,7 +2733,12 @@ const file_reeve_agent_v1_agent_proto_rawDesc = "" +
 	"checkpoint\x18\x03 \x01(\tR\n" +
 	"checkpoint\x125\n" +
 	"\x06proofs\x18\x04 \x03(\v2\x1d.reeve.plan.v1.InclusionProofR\x06proofs\x12 \n" +
-	"\vconsistency\x18\x05 \x03(\fR\vconsistency\"N\n" +
+	"\vconsistency\x18\x05 \x03(\fR\vconsistency\"J\n" +
+	"\x12ProveGrowthRequest\x12\x1b\n" +
+	"\tfrom_size\x18\x01 \x01(\x04R\bfromSize\x12\x17\n" +
+	"\ato_size\x18\x02 \x01(\x04R\x06toSize\"-\n" +
+	"\x13ProveGrowthResponse\x12\x16\n" +
+	"\x06hashes\x18\x01 \x03(\fR\x06hashes\"N\n" +
 	"\x11FetchOrderRequest\x12\x16\n" +
 	"\x05order\x18\x01 \x01(\tH\x00R\x05order\x12\x19\n" +
 	"\adry_run\x18\x02 \x01(\fH\x00R\x06dryRunB\x06\n" +
@@ -2661,12 +2764,13 @@ const file_reeve_agent_v1_agent_proto_rawDesc = "" +
 	"\aGetRoot\x12\x1e.reeve.agent.v1.GetRootRequest\x1a\x1f.reeve.agent.v1.GetRootResponse\x12G\n" +
 	"\x06Enroll\x12\x1d.reeve.agent.v1.EnrollRequest\x1a\x1e.reeve.agent.v1.EnrollResponse\x12P\n" +
 	"\tChallenge\x12 .reeve.agent.v1.ChallengeRequest\x1a!.reeve.agent.v1.ChallengeResponse\x12M\n" +
-	"\bReattest\x12\x1f.reeve.agent.v1.ReattestRequest\x1a .reeve.agent.v1.ReattestResponse2\xa3\x04\n" +
+	"\bReattest\x12\x1f.reeve.agent.v1.ReattestRequest\x1a .reeve.agent.v1.ReattestResponse2\xfb\x04\n" +
 	"\fAgentService\x12D\n" +
 	"\x05Renew\x12\x1c.reeve.agent.v1.RenewRequest\x1a\x1d.reeve.agent.v1.RenewResponse\x12N\n" +
 	"\aSession\x12\x1e.reeve.agent.v1.SessionRequest\x1a\x1f.reeve.agent.v1.SessionResponse(\x010\x01\x12i\n" +
 	"\x10PushObservations\x12'.reeve.agent.v1.PushObservationsRequest\x1a(.reeve.agent.v1.PushObservationsResponse(\x010\x01\x12Z\n" +
-	"\vShipRecords\x12\".reeve.agent.v1.ShipRecordsRequest\x1a#.reeve.agent.v1.ShipRecordsResponse(\x010\x01\x12U\n" +
+	"\vShipRecords\x12\".reeve.agent.v1.ShipRecordsRequest\x1a#.reeve.agent.v1.ShipRecordsResponse(\x010\x01\x12V\n" +
+	"\vProveGrowth\x12\".reeve.agent.v1.ProveGrowthRequest\x1a#.reeve.agent.v1.ProveGrowthResponse\x12U\n" +
 	"\n" +
 	"FetchOrder\x12!.reeve.agent.v1.FetchOrderRequest\x1a\".reeve.agent.v1.FetchOrderResponse0\x01\x12_\n" +
 	"\x0eReportProgress\x12%.reeve.agent.v1.ReportProgressRequest\x1a&.reeve.agent.v1.ReportProgressResponseB7Z5github.com/reevehq/reeve/proto/reeve/agent/v1;agentv1b\x06proto3"
@@ -2684,7 +2788,7 @@ func file_reeve_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_reeve_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_reeve_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_reeve_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_reeve_agent_v1_agent_proto_goTypes = []any{
 	(ConnectorState_Mode)(0),         // 0: reeve.agent.v1.ConnectorState.Mode
 	(ConnectorState_Role)(0),         // 1: reeve.agent.v1.ConnectorState.Role
@@ -2716,56 +2820,58 @@ var file_reeve_agent_v1_agent_proto_goTypes = []any{
 	(*PushObservationsResponse)(nil), // 27: reeve.agent.v1.PushObservationsResponse
 	(*ShipRecordsRequest)(nil),       // 28: reeve.agent.v1.ShipRecordsRequest
 	(*ShipRecordsResponse)(nil),      // 29: reeve.agent.v1.ShipRecordsResponse
-	(*FetchOrderRequest)(nil),        // 30: reeve.agent.v1.FetchOrderRequest
-	(*FetchOrderResponse)(nil),       // 31: reeve.agent.v1.FetchOrderResponse
-	(*OrderHead)(nil),                // 32: reeve.agent.v1.OrderHead
-	(*ReportProgressRequest)(nil),    // 33: reeve.agent.v1.ReportProgressRequest
-	(*ReportProgressResponse)(nil),   // 34: reeve.agent.v1.ReportProgressResponse
-	(*v1.KeyEvent_Key)(nil),          // 35: reeve.audit.v1.KeyEvent.Key
-	(*v11.ObjectType)(nil),           // 36: reeve.connector.v1.ObjectType
-	(v11.Capability)(0),              // 37: reeve.connector.v1.Capability
-	(v11.CaseRule)(0),                // 38: reeve.connector.v1.CaseRule
-	(*v11.Fact)(nil),                 // 39: reeve.connector.v1.Fact
-	(*v11.Problem)(nil),              // 40: reeve.connector.v1.Problem
-	(*timestamppb.Timestamp)(nil),    // 41: google.protobuf.Timestamp
-	(*v11.Object)(nil),               // 42: reeve.connector.v1.Object
-	(*v12.SnapshotHeader)(nil),       // 43: reeve.plan.v1.SnapshotHeader
-	(*v1.Batch)(nil),                 // 44: reeve.audit.v1.Batch
-	(*v12.InclusionProof)(nil),       // 45: reeve.plan.v1.InclusionProof
-	(*v1.Refusal)(nil),               // 46: reeve.audit.v1.Refusal
+	(*ProveGrowthRequest)(nil),       // 30: reeve.agent.v1.ProveGrowthRequest
+	(*ProveGrowthResponse)(nil),      // 31: reeve.agent.v1.ProveGrowthResponse
+	(*FetchOrderRequest)(nil),        // 32: reeve.agent.v1.FetchOrderRequest
+	(*FetchOrderResponse)(nil),       // 33: reeve.agent.v1.FetchOrderResponse
+	(*OrderHead)(nil),                // 34: reeve.agent.v1.OrderHead
+	(*ReportProgressRequest)(nil),    // 35: reeve.agent.v1.ReportProgressRequest
+	(*ReportProgressResponse)(nil),   // 36: reeve.agent.v1.ReportProgressResponse
+	(*v1.KeyEvent_Key)(nil),          // 37: reeve.audit.v1.KeyEvent.Key
+	(*v11.ObjectType)(nil),           // 38: reeve.connector.v1.ObjectType
+	(v11.Capability)(0),              // 39: reeve.connector.v1.Capability
+	(v11.CaseRule)(0),                // 40: reeve.connector.v1.CaseRule
+	(*v11.Fact)(nil),                 // 41: reeve.connector.v1.Fact
+	(*v11.Problem)(nil),              // 42: reeve.connector.v1.Problem
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(*v11.Object)(nil),               // 44: reeve.connector.v1.Object
+	(*v12.SnapshotHeader)(nil),       // 45: reeve.plan.v1.SnapshotHeader
+	(*v1.Batch)(nil),                 // 46: reeve.audit.v1.Batch
+	(*v12.InclusionProof)(nil),       // 47: reeve.plan.v1.InclusionProof
+	(*v1.Refusal)(nil),               // 48: reeve.audit.v1.Refusal
 }
 var file_reeve_agent_v1_agent_proto_depIdxs = []int32{
-	35, // 0: reeve.agent.v1.EnrollRequest.keys:type_name -> reeve.audit.v1.KeyEvent.Key
+	37, // 0: reeve.agent.v1.EnrollRequest.keys:type_name -> reeve.audit.v1.KeyEvent.Key
 	13, // 1: reeve.agent.v1.SessionRequest.hello:type_name -> reeve.agent.v1.Hello
 	15, // 2: reeve.agent.v1.SessionRequest.heartbeat:type_name -> reeve.agent.v1.Heartbeat
 	16, // 3: reeve.agent.v1.SessionRequest.cosignature:type_name -> reeve.agent.v1.Cosignature
 	14, // 4: reeve.agent.v1.Hello.connectors:type_name -> reeve.agent.v1.ConnectorState
 	1,  // 5: reeve.agent.v1.ConnectorState.role:type_name -> reeve.agent.v1.ConnectorState.Role
 	0,  // 6: reeve.agent.v1.ConnectorState.mode:type_name -> reeve.agent.v1.ConnectorState.Mode
-	36, // 7: reeve.agent.v1.ConnectorState.types:type_name -> reeve.connector.v1.ObjectType
-	37, // 8: reeve.agent.v1.ConnectorState.capabilities:type_name -> reeve.connector.v1.Capability
-	38, // 9: reeve.agent.v1.ConnectorState.case_rule:type_name -> reeve.connector.v1.CaseRule
-	39, // 10: reeve.agent.v1.ConnectorState.fingerprint:type_name -> reeve.connector.v1.Fact
-	40, // 11: reeve.agent.v1.ConnectorState.problems:type_name -> reeve.connector.v1.Problem
-	41, // 12: reeve.agent.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	41, // 13: reeve.agent.v1.Heartbeat.last_work:type_name -> google.protobuf.Timestamp
+	38, // 7: reeve.agent.v1.ConnectorState.types:type_name -> reeve.connector.v1.ObjectType
+	39, // 8: reeve.agent.v1.ConnectorState.capabilities:type_name -> reeve.connector.v1.Capability
+	40, // 9: reeve.agent.v1.ConnectorState.case_rule:type_name -> reeve.connector.v1.CaseRule
+	41, // 10: reeve.agent.v1.ConnectorState.fingerprint:type_name -> reeve.connector.v1.Fact
+	42, // 11: reeve.agent.v1.ConnectorState.problems:type_name -> reeve.connector.v1.Problem
+	43, // 12: reeve.agent.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	43, // 13: reeve.agent.v1.Heartbeat.last_work:type_name -> google.protobuf.Timestamp
 	14, // 14: reeve.agent.v1.Heartbeat.connectors:type_name -> reeve.agent.v1.ConnectorState
 	18, // 15: reeve.agent.v1.SessionResponse.welcome:type_name -> reeve.agent.v1.Welcome
 	19, // 16: reeve.agent.v1.SessionResponse.observe:type_name -> reeve.agent.v1.Observe
 	20, // 17: reeve.agent.v1.SessionResponse.fetch:type_name -> reeve.agent.v1.Fetch
 	21, // 18: reeve.agent.v1.SessionResponse.checkpoint:type_name -> reeve.agent.v1.Checkpoint
 	22, // 19: reeve.agent.v1.SessionResponse.quarantine:type_name -> reeve.agent.v1.Quarantine
-	41, // 20: reeve.agent.v1.Welcome.at:type_name -> google.protobuf.Timestamp
+	43, // 20: reeve.agent.v1.Welcome.at:type_name -> google.protobuf.Timestamp
 	24, // 21: reeve.agent.v1.PushObservationsRequest.begin:type_name -> reeve.agent.v1.SnapshotBegin
 	25, // 22: reeve.agent.v1.PushObservationsRequest.batch:type_name -> reeve.agent.v1.ObservedBatch
 	26, // 23: reeve.agent.v1.PushObservationsRequest.end:type_name -> reeve.agent.v1.SnapshotEnd
-	42, // 24: reeve.agent.v1.ObservedBatch.objects:type_name -> reeve.connector.v1.Object
-	43, // 25: reeve.agent.v1.SnapshotEnd.header:type_name -> reeve.plan.v1.SnapshotHeader
-	40, // 26: reeve.agent.v1.SnapshotEnd.problems:type_name -> reeve.connector.v1.Problem
-	44, // 27: reeve.agent.v1.ShipRecordsRequest.batch:type_name -> reeve.audit.v1.Batch
-	45, // 28: reeve.agent.v1.ShipRecordsResponse.proofs:type_name -> reeve.plan.v1.InclusionProof
-	32, // 29: reeve.agent.v1.FetchOrderResponse.head:type_name -> reeve.agent.v1.OrderHead
-	46, // 30: reeve.agent.v1.ReportProgressRequest.refusals:type_name -> reeve.audit.v1.Refusal
+	44, // 24: reeve.agent.v1.ObservedBatch.objects:type_name -> reeve.connector.v1.Object
+	45, // 25: reeve.agent.v1.SnapshotEnd.header:type_name -> reeve.plan.v1.SnapshotHeader
+	42, // 26: reeve.agent.v1.SnapshotEnd.problems:type_name -> reeve.connector.v1.Problem
+	46, // 27: reeve.agent.v1.ShipRecordsRequest.batch:type_name -> reeve.audit.v1.Batch
+	47, // 28: reeve.agent.v1.ShipRecordsResponse.proofs:type_name -> reeve.plan.v1.InclusionProof
+	34, // 29: reeve.agent.v1.FetchOrderResponse.head:type_name -> reeve.agent.v1.OrderHead
+	48, // 30: reeve.agent.v1.ReportProgressRequest.refusals:type_name -> reeve.audit.v1.Refusal
 	2,  // 31: reeve.agent.v1.EnrollmentService.GetRoot:input_type -> reeve.agent.v1.GetRootRequest
 	4,  // 32: reeve.agent.v1.EnrollmentService.Enroll:input_type -> reeve.agent.v1.EnrollRequest
 	6,  // 33: reeve.agent.v1.EnrollmentService.Challenge:input_type -> reeve.agent.v1.ChallengeRequest
@@ -2774,20 +2880,22 @@ var file_reeve_agent_v1_agent_proto_depIdxs = []int32{
 	12, // 36: reeve.agent.v1.AgentService.Session:input_type -> reeve.agent.v1.SessionRequest
 	23, // 37: reeve.agent.v1.AgentService.PushObservations:input_type -> reeve.agent.v1.PushObservationsRequest
 	28, // 38: reeve.agent.v1.AgentService.ShipRecords:input_type -> reeve.agent.v1.ShipRecordsRequest
-	30, // 39: reeve.agent.v1.AgentService.FetchOrder:input_type -> reeve.agent.v1.FetchOrderRequest
-	33, // 40: reeve.agent.v1.AgentService.ReportProgress:input_type -> reeve.agent.v1.ReportProgressRequest
-	3,  // 41: reeve.agent.v1.EnrollmentService.GetRoot:output_type -> reeve.agent.v1.GetRootResponse
-	5,  // 42: reeve.agent.v1.EnrollmentService.Enroll:output_type -> reeve.agent.v1.EnrollResponse
-	7,  // 43: reeve.agent.v1.EnrollmentService.Challenge:output_type -> reeve.agent.v1.ChallengeResponse
-	9,  // 44: reeve.agent.v1.EnrollmentService.Reattest:output_type -> reeve.agent.v1.ReattestResponse
-	11, // 45: reeve.agent.v1.AgentService.Renew:output_type -> reeve.agent.v1.RenewResponse
-	17, // 46: reeve.agent.v1.AgentService.Session:output_type -> reeve.agent.v1.SessionResponse
-	27, // 47: reeve.agent.v1.AgentService.PushObservations:output_type -> reeve.agent.v1.PushObservationsResponse
-	29, // 48: reeve.agent.v1.AgentService.ShipRecords:output_type -> reeve.agent.v1.ShipRecordsResponse
-	31, // 49: reeve.agent.v1.AgentService.FetchOrder:output_type -> reeve.agent.v1.FetchOrderResponse
-	34, // 50: reeve.agent.v1.AgentService.ReportProgress:output_type -> reeve.agent.v1.ReportProgressResponse
-	41, // [41:51] is the sub-list for method output_type
-	31, // [31:41] is the sub-list for method input_type
+	30, // 39: reeve.agent.v1.AgentService.ProveGrowth:input_type -> reeve.agent.v1.ProveGrowthRequest
+	32, // 40: reeve.agent.v1.AgentService.FetchOrder:input_type -> reeve.agent.v1.FetchOrderRequest
+	35, // 41: reeve.agent.v1.AgentService.ReportProgress:input_type -> reeve.agent.v1.ReportProgressRequest
+	3,  // 42: reeve.agent.v1.EnrollmentService.GetRoot:output_type -> reeve.agent.v1.GetRootResponse
+	5,  // 43: reeve.agent.v1.EnrollmentService.Enroll:output_type -> reeve.agent.v1.EnrollResponse
+	7,  // 44: reeve.agent.v1.EnrollmentService.Challenge:output_type -> reeve.agent.v1.ChallengeResponse
+	9,  // 45: reeve.agent.v1.EnrollmentService.Reattest:output_type -> reeve.agent.v1.ReattestResponse
+	11, // 46: reeve.agent.v1.AgentService.Renew:output_type -> reeve.agent.v1.RenewResponse
+	17, // 47: reeve.agent.v1.AgentService.Session:output_type -> reeve.agent.v1.SessionResponse
+	27, // 48: reeve.agent.v1.AgentService.PushObservations:output_type -> reeve.agent.v1.PushObservationsResponse
+	29, // 49: reeve.agent.v1.AgentService.ShipRecords:output_type -> reeve.agent.v1.ShipRecordsResponse
+	31, // 50: reeve.agent.v1.AgentService.ProveGrowth:output_type -> reeve.agent.v1.ProveGrowthResponse
+	33, // 51: reeve.agent.v1.AgentService.FetchOrder:output_type -> reeve.agent.v1.FetchOrderResponse
+	36, // 52: reeve.agent.v1.AgentService.ReportProgress:output_type -> reeve.agent.v1.ReportProgressResponse
+	42, // [42:53] is the sub-list for method output_type
+	31, // [31:42] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
 	31, // [31:31] is the sub-list for extension extendee
 	0,  // [0:31] is the sub-list for field type_name
@@ -2815,11 +2923,11 @@ func file_reeve_agent_v1_agent_proto_init() {
 		(*PushObservationsRequest_Batch)(nil),
 		(*PushObservationsRequest_End)(nil),
 	}
-	file_reeve_agent_v1_agent_proto_msgTypes[28].OneofWrappers = []any{
+	file_reeve_agent_v1_agent_proto_msgTypes[30].OneofWrappers = []any{
 		(*FetchOrderRequest_Order)(nil),
 		(*FetchOrderRequest_DryRun)(nil),
 	}
-	file_reeve_agent_v1_agent_proto_msgTypes[29].OneofWrappers = []any{
+	file_reeve_agent_v1_agent_proto_msgTypes[31].OneofWrappers = []any{
 		(*FetchOrderResponse_Head)(nil),
 		(*FetchOrderResponse_Chunk)(nil),
 	}
@@ -2829,7 +2937,7 @@ func file_reeve_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reeve_agent_v1_agent_proto_rawDesc), len(file_reeve_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

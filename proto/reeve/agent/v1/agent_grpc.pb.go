@@ -259,6 +259,7 @@ const (
 	AgentService_Session_FullMethodName          = "/reeve.agent.v1.AgentService/Session"
 	AgentService_PushObservations_FullMethodName = "/reeve.agent.v1.AgentService/PushObservations"
 	AgentService_ShipRecords_FullMethodName      = "/reeve.agent.v1.AgentService/ShipRecords"
+	AgentService_ProveGrowth_FullMethodName      = "/reeve.agent.v1.AgentService/ProveGrowth"
 	AgentService_FetchOrder_FullMethodName       = "/reeve.agent.v1.AgentService/FetchOrder"
 	AgentService_ReportProgress_FullMethodName   = "/reeve.agent.v1.AgentService/ReportProgress"
 )
@@ -277,6 +278,9 @@ type AgentServiceClient interface {
 	PushObservations(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PushObservationsRequest, PushObservationsResponse], error)
 	// ShipRecords sends signed record batches and returns proofs of inclusion.
 	ShipRecords(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipRecordsRequest, ShipRecordsResponse], error)
+	// ProveGrowth proves that the tenant's log at a size continues what it was at a
+	// smaller one: an agent holds what an order shows against what it cosigned.
+	ProveGrowth(ctx context.Context, in *ProveGrowthRequest, opts ...grpc.CallOption) (*ProveGrowthResponse, error)
 	// FetchOrder streams an order, or a plan for a dry run.
 	FetchOrder(ctx context.Context, in *FetchOrderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchOrderResponse], error)
 	// ReportProgress tells how far an order is. It is for people to watch; only
@@ -341,6 +345,16 @@ func (c *agentServiceClient) ShipRecords(ctx context.Context, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ShipRecordsClient = grpc.BidiStreamingClient[ShipRecordsRequest, ShipRecordsResponse]
 
+func (c *agentServiceClient) ProveGrowth(ctx context.Context, in *ProveGrowthRequest, opts ...grpc.CallOption) (*ProveGrowthResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveGrowthResponse)
+	err := c.cc.Invoke(ctx, AgentService_ProveGrowth_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) FetchOrder(ctx context.Context, in *FetchOrderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchOrderResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_FetchOrder_FullMethodName, cOpts...)
@@ -384,6 +398,9 @@ type AgentServiceServer interface {
 	PushObservations(grpc.BidiStreamingServer[PushObservationsRequest, PushObservationsResponse]) error
 	// ShipRecords sends signed record batches and returns proofs of inclusion.
 	ShipRecords(grpc.BidiStreamingServer[ShipRecordsRequest, ShipRecordsResponse]) error
+	// ProveGrowth proves that the tenant's log at a size continues what it was at a
+	// smaller one: an agent holds what an order shows against what it cosigned.
+	ProveGrowth(context.Context, *ProveGrowthRequest) (*ProveGrowthResponse, error)
 	// FetchOrder streams an order, or a plan for a dry run.
 	FetchOrder(*FetchOrderRequest, grpc.ServerStreamingServer[FetchOrderResponse]) error
 	// ReportProgress tells how far an order is. It is for people to watch; only
@@ -410,6 +427,9 @@ func (UnimplementedAgentServiceServer) PushObservations(grpc.BidiStreamingServer
 }
 func (UnimplementedAgentServiceServer) ShipRecords(grpc.BidiStreamingServer[ShipRecordsRequest, ShipRecordsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ShipRecords not implemented")
+}
+func (UnimplementedAgentServiceServer) ProveGrowth(context.Context, *ProveGrowthRequest) (*ProveGrowthResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveGrowth not implemented")
 }
 func (UnimplementedAgentServiceServer) FetchOrder(*FetchOrderRequest, grpc.ServerStreamingServer[FetchOrderResponse]) error {
 	return status.Error(codes.Unimplemented, "method FetchOrder not implemented")
@@ -477,6 +497,24 @@ func _AgentService_ShipRecords_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ShipRecordsServer = grpc.BidiStreamingServer[ShipRecordsRequest, ShipRecordsResponse]
 
+func _AgentService_ProveGrowth_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveGrowthRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ProveGrowth(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ProveGrowth_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ProveGrowth(ctx, req.(*ProveGrowthRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_FetchOrder_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FetchOrderRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -516,6 +554,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _AgentService_Renew_Handler,
+		},
+		{
+			MethodName: "ProveGrowth",
+			Handler:    _AgentService_ProveGrowth_Handler,
 		},
 		{
 			MethodName: "ReportProgress",
