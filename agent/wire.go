@@ -124,7 +124,9 @@ func (r *running) Order(ctx context.Context, order string, head *agentv1.OrderHe
 	case admitted.Ended:
 		return nil, nil
 	}
-	r.p.log.Info("order admitted", "order", admitted.Order, "changes", admitted.Changes, "again", admitted.Again)
+	if admitted.Again {
+		r.p.log.Info("order taken up again", "order", admitted.Order)
+	}
 	return func(ctx context.Context) error { return r.execute(ctx, admitted.Order, head.GetManifest()) }, nil
 }
 

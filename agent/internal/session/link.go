@@ -54,6 +54,9 @@ type Link struct {
 	welcome time.Time
 }
 
+// held is how long a session must have lasted for the next dial to come soon.
+const held = 10 * time.Second
+
 // answerTimeout is how long a control plane may take to welcome.
 const answerTimeout = 30 * time.Second
 
@@ -160,7 +163,9 @@ func (l *Link) Run(ctx context.Context) {
 		l.last = err
 		l.mu.Unlock()
 		l.Logger.Warn("no session with the control plane", "error", sdk.Clean(err.Error()))
-		if time.Since(began) > most {
+		// A session that held was no failure: a control plane that was restarted a
+		// few times must not leave its agents waiting.
+		if time.Since(began) > min(held, most) {
 			pause = first
 		}
 		select {
