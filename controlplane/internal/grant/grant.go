@@ -43,6 +43,14 @@ func (g Grant) Open(at time.Time) bool {
 	return g.Ended.IsZero() && !at.Before(g.Starts) && (g.Ends.IsZero() || at.Before(g.Ends))
 }
 
+// End is when the grant ends or ended, by its time or by an act; zero is open.
+func (g Grant) End() time.Time {
+	if !g.Ended.IsZero() && (g.Ends.IsZero() || g.Ended.Before(g.Ends)) {
+		return g.Ended
+	}
+	return g.Ends
+}
+
 // Rule is what an entitlement demands of its grants.
 type Rule struct {
 	RequireEnd bool

@@ -54,12 +54,16 @@ roles:
     accounts:
       - {connector: corp, type: person, name: 'name([rdn("uid", identity.attr("login"))])'}
 msp:
+  retention: 30d
   accounts:
     - {connector: corp, type: person, name: 'name([rdn("uid", "msp-" + identity.attr("login"))])'}
-budgets: {disable: {percent: 100, floor: 100}, membership: {percent: 100, floor: 100}}
+budgets: {disable: {percent: 100, floor: 100}, delete: {percent: 100, floor: 100}, membership: {percent: 100, floor: 100}}
 approval: {two_operators: {privileged: true}}
 leaver: {snapshots: 2, grace: 24h, retention: 30d}
 `
+
+// retention of a technician's account in clientPolicy.
+const retention = 30 * 24 * time.Hour
 
 const mspPolicy = `reeve: policy/v1
 name: msp-staff

@@ -71,11 +71,11 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 	}
 	byIdentity := map[string][]policy.Grant{}
 	for _, g := range grants {
-		if g.Open(in.AsOf) {
-			byIdentity[g.Identity] = append(byIdentity[g.Identity], policy.Grant{
-				ID: g.ID, Entitlement: g.Entitlement, Cause: g.Cause, Reason: g.Reason, Ticket: g.Ticket, Start: g.Starts, End: g.Ends,
-			})
-		}
+		// Grants that ended are told too: until the retention has passed a
+		// technician's account is kept, disabled.
+		byIdentity[g.Identity] = append(byIdentity[g.Identity], policy.Grant{
+			ID: g.ID, Entitlement: g.Entitlement, Cause: g.Cause, Reason: g.Reason, Ticket: g.Ticket, Start: g.Starts, End: g.End(),
+		})
 	}
 	subjects, err := s.subjects(t, in.Tenant, in.AsOf, in.Rules.Leaver)
 	if err != nil {

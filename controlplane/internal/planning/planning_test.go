@@ -208,6 +208,47 @@ func TestATechnicianIsAGuestUntilTheyLeaveTheMSP(t *testing.T) {
 	}
 }
 
+// A technician's account outlasts the grant disabled, and goes after the retention.
+func TestATechniciansAccountGoesAfterItsRetention(t *testing.T) {
+	ctx := context.Background()
+	d := open(t, false)
+	d.rows("msp", "noc", "staff", "t1 login=kari")
+	d.hr("1 login=anna")
+	d.observe("fabrikam", "dc1", "corp", person("anna"), team("admins"))
+	g, err := d.grants.Add(ctx, "fabrikam", grant.Grant{Identity: "msp/" + d.id("msp", "kari").ID, Entitlement: "files/admins", Reason: "T-1042"},
+		48*time.Hour, grant.Rule{}, "operator:kari")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := d.Make(ctx, "fabrikam", planv1.Purpose_PURPOSE_CHANGE, "operator:kari")
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := slices.IndexFunc(d.changes(p), func(c *planv1.Change) bool { return c.GetOperation().GetCreate() != nil })
+	if err := d.db.Do(ctx, func(t tx.Tx) error {
+		return d.Received(t, "fabrikam", p.ID, &auditv1.Receipt{
+			Change: d.changes(p)[create].GetId(), Connector: "corp", Type: "person", Anchor: "a-msp-kari",
+			Result: auditv1.Receipt_RESULT_APPLIED, After: &auditv1.Touched{Exists: true},
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// Ended by an act, an hour in: the retention counts from then.
+	d.now = d.now.Add(time.Hour)
+	if _, err := d.grants.End(ctx, "fabrikam", g.ID, "done", "operator:kari"); err != nil {
+		t.Fatal(err)
+	}
+	d.observe("fabrikam", "dc1", "corp", person("anna"), person("msp-kari"), team("admins"))
+	if got := d.wants(); !slices.Equal(got, []string{"disable uid=msp-kari"}) {
+		t.Fatalf("after the grant: %v", got)
+	}
+	d.now = d.now.Add(retention)
+	d.observe("fabrikam", "dc1", "corp", person("anna"), person("msp-kari"), team("admins"))
+	if got := d.wants(); !slices.Contains(got, "delete uid=msp-kari") {
+		t.Fatalf("after the retention: %v", got)
+	}
+}
+
 // An identity that policy fails on keeps what it has, and nobody else suffers.
 func TestWhomPolicyCannotJudgeKeepsWhatTheyHave(t *testing.T) {
 	d := open(t, false)
