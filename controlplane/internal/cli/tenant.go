@@ -88,7 +88,7 @@ func (a *app) tenantShow() *cobra.Command {
 }
 
 func (a *app) tenantOffboard() *cobra.Command {
-	var finish, all bool
+	var finish, force, all bool
 	var reason string
 	c := &cobra.Command{
 		Use: "offboard TENANT", Short: "Make the plan that takes back what the MSP caused; then end the agents' identities", Args: takes,
@@ -97,7 +97,7 @@ func (a *app) tenantOffboard() *cobra.Command {
 			"client's agents and lists what stays behind.",
 		ValidArgsFunction: a.completeTenants,
 		RunE: a.run(func(ctx context.Context, s services, args []string) error {
-			r, err := s.tenants.OffboardTenant(ctx, &operatorv1.OffboardTenantRequest{Tenant: args[0], Reason: reason, Finish: finish})
+			r, err := s.tenants.OffboardTenant(ctx, &operatorv1.OffboardTenantRequest{Tenant: args[0], Reason: reason, Finish: finish, Force: force})
 			if err != nil {
 				return err
 			}
@@ -123,6 +123,7 @@ func (a *app) tenantOffboard() *cobra.Command {
 		}),
 	}
 	c.Flags().BoolVar(&finish, "finish", false, "end the agents' identities, once the offboarding plan has ended")
+	c.Flags().BoolVar(&force, "force", false, "with --finish: although something could not be taken back")
 	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	c.Flags().BoolVar(&all, "all", false, "list everything that stays")
 	return c

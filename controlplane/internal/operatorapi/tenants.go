@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/reevehq/reeve/controlplane/internal/dispatch"
 	"github.com/reevehq/reeve/controlplane/internal/planner"
@@ -76,7 +78,7 @@ func (s tenants) OffboardTenant(ctx context.Context, r *operatorv1.OffboardTenan
 		return nil, err
 	}
 	if r.GetFinish() {
-		return s.finish(ctx, n)
+		return s.finish(ctx, n, r)
 	}
 	if n.State == tenant.Active {
 		if err := s.begin(ctx, n); err != nil {
@@ -132,7 +134,7 @@ func isResidue(kind string) bool {
 }
 
 // finish ends the agents' identities once nothing is left to take back.
-func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.OffboardTenantResponse, error) {
+func (s tenants) finish(ctx context.Context, n tenant.Tenant, r *operatorv1.OffboardTenantRequest) (*operatorv1.OffboardTenantResponse, error) {
 	if n.State != tenant.Offboarding {
 		return nil, fmt.Errorf("%w: %s is %s; begin with `reeve tenant offboard %s`", tenant.ErrConflict, n.ID, n.State, n.ID)
 	}
@@ -146,16 +148,16 @@ func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.Offbo
 	if len(open) > 0 {
 		return nil, fmt.Errorf("%w: plan %s has not ended; see `reeve plan watch %s`", tenant.ErrConflict, open[0].ID, open[0].ID)
 	}
-	_, left, err := s.Planning.Preview(ctx, n.ID, planv1.Purpose_PURPOSE_OFFBOARD)
+	in, left, err := s.Planning.Preview(ctx, n.ID, planv1.Purpose_PURPOSE_OFFBOARD)
 	if err != nil {
 		return nil, err
 	}
-	changes := 0
-	for _, a := range left.Agents {
-		changes += len(a.Changes)
-	}
-	if changes > 0 {
-		return nil, fmt.Errorf("%w: %d changes are still to be taken back; approve the offboarding plan and wait for its end", tenant.ErrConflict, changes)
+	stuck := notTakenBack(in, left)
+	switch {
+	case stuck != "" && !r.GetForce():
+		return nil, fmt.Errorf("%w: %s; if that can never be, finish with --force and a --reason", tenant.ErrConflict, stuck)
+	case stuck != "" && r.GetReason() == "":
+		return nil, fmt.Errorf("%w: %s; say with --reason why it is left", errInvalid, stuck)
 	}
 	agents, err := s.Enrollment.List(ctx, n.ID, "", largestPage)
 	if err != nil {
@@ -163,6 +165,15 @@ func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.Offbo
 	}
 	resp := &operatorv1.OffboardTenantResponse{Finished: true, Residue: showFindings(left.Findings)}
 	return resp, s.DB.Do(ctx, func(t tx.Tx) error {
+		if stuck != "" {
+			if _, err := s.Log.AppendAct(t, n.ID,
+				&auditv1.Header{Type: auditv1.Type_TYPE_TENANT_OFFBOARDED, Actor: actor(ctx)},
+				&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{
+					Verb: "leave behind", Object: n.ID, Reason: r.GetReason(), Details: []*auditv1.Act_Detail{{Name: "left", Value: stuck}},
+				}}}); err != nil {
+				return err
+			}
+		}
 		for _, a := range agents {
 			if err := s.Enrollment.EndKeys(t, actor(ctx), n.ID, a.ID); err != nil {
 				return err
@@ -170,6 +181,34 @@ func (s tenants) finish(ctx context.Context, n tenant.Tenant) (*operatorv1.Offbo
 		}
 		return s.Tenants.SetState(t, actor(ctx), n.ID, tenant.Offboarded)
 	})
+}
+
+// notTakenBack says what the MSP caused and that is still there, or cannot be seen
+// to be gone; empty when nothing is.
+func notTakenBack(in planner.Input, left planner.Output) string {
+	changes := 0
+	for _, a := range left.Agents {
+		changes += len(a.Changes)
+	}
+	if changes > 0 {
+		return fmt.Sprintf("%d changes are still to be taken back; approve the offboarding plan and wait for its end", changes)
+	}
+	written := map[string]bool{}
+	for _, e := range in.Ledger {
+		if e.Cause == planv1.Cause_CAUSE_MSP {
+			written[e.Connector] = true
+		}
+	}
+	for _, c := range in.Connectors {
+		if written[c.Alias] && (c.Suspended != "" || c.Snapshot == nil || c.Mode < planner.ModeAdopt) {
+			return fmt.Sprintf("what was written on %s cannot be taken back while nothing may be planned there", c.Alias)
+		}
+		delete(written, c.Alias)
+	}
+	if len(written) > 0 {
+		return fmt.Sprintf("what was written on %s cannot be taken back: the connector is gone", slices.Sorted(maps.Keys(written))[0])
+	}
+	return ""
 }
 
 func showFindings(list []planner.Finding) []*operatorv1.Finding {

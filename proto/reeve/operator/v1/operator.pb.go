@@ -498,7 +498,10 @@ type OffboardTenantRequest struct {
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Ends the agents' identities; refused until the offboarding plan has ended.
-	Finish        bool `protobuf:"varint,3,opt,name=finish,proto3" json:"finish,omitempty"`
+	Finish bool `protobuf:"varint,3,opt,name=finish,proto3" json:"finish,omitempty"`
+	// Finishes although something could not be taken back, as when an agent is lost
+	// for good. It needs a reason; what is left is listed and goes on record.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -550,6 +553,13 @@ func (x *OffboardTenantRequest) GetReason() string {
 func (x *OffboardTenantRequest) GetFinish() bool {
 	if x != nil {
 		return x.Finish
+	}
+	return false
+}
+
+func (x *OffboardTenantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -5556,11 +5566,12 @@ const file_reeve_operator_v1_operator_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"r\n" +
 	"\x13ListTenantsResponse\x123\n" +
 	"\atenants\x18\x01 \x03(\v2\x19.reeve.operator.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"u\n" +
 	"\x15OffboardTenantRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06finish\x18\x03 \x01(\bR\x06finish\"\x97\x01\n" +
+	"\x06finish\x18\x03 \x01(\bR\x06finish\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x97\x01\n" +
 	"\x16OffboardTenantResponse\x12+\n" +
 	"\x04plan\x18\x01 \x01(\v2\x17.reeve.operator.v1.PlanR\x04plan\x124\n" +
 	"\aresidue\x18\x02 \x03(\v2\x1a.reeve.operator.v1.FindingR\aresidue\x12\x1a\n" +
