@@ -36,7 +36,8 @@ type Identity struct {
 	Starts     time.Time
 	// Ends is the last moment of the last day in the tenant's zone.
 	Ends time.Time
-	// Missing counts complete snapshots in a row that lacked the subject.
+	// Missing counts complete snapshots in a row that lacked the subject, in
+	// whichever of its sources lacked it least.
 	Missing      int
 	MissingSince time.Time
 }
@@ -47,6 +48,11 @@ type Link struct {
 	// Snapshot is the last one that lacked the object, so that folding it twice
 	// counts once; at first the one that the link comes from.
 	Snapshot string
+	// Said is the last row in scope.
+	Said Row
+	// Missing counts complete snapshots in a row that lacked the object.
+	Missing      int
+	MissingSince time.Time
 }
 
 // Account is a target object an identity owns.
@@ -89,7 +95,9 @@ const CaseAmbiguous CaseKind = "ambiguous"
 type Row struct {
 	// InScope is false when the mapping's filter leaves the row out; leaving the
 	// scope is not leaving the company.
-	InScope    bool
+	InScope bool
+	// Order is the source's place in precedence; 0 is first.
+	Order      int
 	Kind       string
 	Label      string
 	Attributes map[string][]string

@@ -246,3 +246,109 @@ func TestLabelsOfSeveralAreAmbiguous(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// two folds snapshots of two sources, HR before the contractors' list, twice.
+func (d *desk) two(hr, contractors []identity.Row) identity.Outcome {
+	d.t.Helper()
+	d.n++
+	var sources []identity.SourceSnapshot
+	said := saying{}
+	for order, rows := range [][]identity.Row{hr, contractors} {
+		src := identity.SourceSnapshot{Connector: []string{"hr", "contractors"}[order], Snapshot: fmt.Sprint("s", d.n), Complete: true, At: time.Unix(int64(d.n), 0)}
+		for _, row := range rows {
+			row.InScope, row.Order = true, order
+			anchor := src.Connector + "-" + row.Label
+			said[anchor] = row
+			src.Objects = append(src.Objects, &connectorv1.Object{Type: "person", Anchor: anchor, Display: anchor})
+		}
+		// Nobody is missed in an empty source.
+		src.Objects = append(src.Objects, &connectorv1.Object{Type: "note", Anchor: "note"})
+		sources = append(sources, src)
+	}
+	var out identity.Outcome
+	for range 2 {
+		if err := d.db.Do(context.Background(), func(t tx.Tx) (err error) {
+			out, err = d.Reconcile(t, "fabrikam", sources, nil, said)
+			return err
+		}); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// saying maps objects to the rows a test wants, by anchor.
+type saying map[string]identity.Row
+
+func (s saying) Row(_ string, o *connectorv1.Object) (identity.Row, bool, error) {
+	row, ok := s[o.GetAnchor()]
+	return row, ok, nil
+}
+
+func (saying) Matches() []identity.Match { return nil }
+
+func attributes(pairs ...string) map[string][]string {
+	m := map[string][]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = []string{pairs[i+1]}
+	}
+	return m
+}
+
+func TestOnePersonInTwoSourcesIsOneIdentity(t *testing.T) {
+	d := open(t)
+	day := func(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
+	anna := func(more ...string) identity.Row {
+		return identity.Row{Label: "anna", Kind: "human", Attributes: attributes(append([]string{"login", "anna"}, more...)...)}
+	}
+	contract := func(ends time.Time) identity.Row {
+		r := anna("department", "Projects", "title", "Adviser")
+		r.Ends = ends
+		return r
+	}
+	d.two([]identity.Row{anna("department", "Sales")}, []identity.Row{contract(day(31))})
+	id := d.find("anna")
+	if id.Attributes["department"][0] != "Sales" || id.Attributes["title"][0] != "Adviser" || !id.Ends.IsZero() {
+		t.Fatalf("together: %+v", id)
+	}
+	// HR gives an end too: the later one counts.
+	leaving := anna("department", "Sales")
+	leaving.Ends = day(15)
+	d.two([]identity.Row{leaving}, []identity.Row{contract(day(31))})
+	if got := d.find("anna"); got.ID != id.ID || !got.Ends.Equal(day(31)) {
+		t.Fatalf("two ends: %+v", got)
+	}
+	// HR drops her; the contractors' list still has her.
+	for range 3 {
+		d.two(nil, []identity.Row{contract(time.Time{})})
+	}
+	if got := d.find("anna"); got.ID != id.ID || got.Missing != 0 || !got.Ends.IsZero() || got.Attributes["department"][0] != "Sales" {
+		t.Fatalf("in one source alone: %+v", got)
+	}
+	for range 2 {
+		d.two(nil, nil)
+	}
+	if got := d.find("anna"); got.Missing != 2 {
+		t.Fatalf("in no source: missing %d", got.Missing)
+	}
+}
+
+func TestARowThatFitsSeveralPeopleJoinsNobody(t *testing.T) {
+	d := open(t)
+	out := d.two([]identity.Row{
+		{Label: "anna", Kind: "human", Attributes: attributes("login", "anna")},
+		{Label: "bo", Kind: "human", Attributes: attributes("email", "bo@fabrikam.example")},
+	}, []identity.Row{{Label: "who", Kind: "human", Attributes: attributes("login", "anna", "email", "bo@fabrikam.example")}})
+	if len(out.Problems) != 1 || out.Problems[0].Connector != "contractors" {
+		t.Fatalf("problems %+v", out.Problems)
+	}
+	if err := d.db.View(context.Background(), func(t tx.Tx) error {
+		all, err := identitystore.Store{}.List(t, "fabrikam", "", 0)
+		if err == nil && len(all) != 2 {
+			err = fmt.Errorf("%d identities", len(all))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -45,7 +45,8 @@ func (f *folding) rebind(src SourceSnapshot, rows []read, present map[string]boo
 		if err := f.store.DeleteLink(f.t, f.tenant, src.Connector, old); err != nil {
 			return err
 		}
-		if err := f.store.PutLink(f.t, f.tenant, link); err != nil {
+		delete(f.links[link.Identity], place{src.Connector, old})
+		if err := f.putLink(link); err != nil {
 			return err
 		}
 		delete(known, old)

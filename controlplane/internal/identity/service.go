@@ -61,17 +61,28 @@ func (s *Service) Reconcile(t tx.Tx, tenant string, sources []SourceSnapshot, ta
 	if err != nil {
 		return out, err
 	}
-	f := folding{Service: s, t: t, tenant: tenant, mapper: mapper, identities: map[string]Identity{}, created: map[[2]string]bool{}, out: &out}
+	f := folding{Service: s, t: t, tenant: tenant, mapper: mapper, identities: map[string]Identity{}, links: map[string]map[place]Link{},
+		called: map[string]map[string]bool{}, created: map[[2]string]bool{}, out: &out}
 	for _, id := range identities {
 		f.identities[id.ID] = id
+		f.call(id.ID, id.Attributes)
+	}
+	for _, l := range links {
+		if f.links[l.Identity] == nil {
+			f.links[l.Identity] = map[place]Link{}
+		}
+		f.links[l.Identity][place{l.Connector, l.Anchor}] = l
 	}
 	for _, a := range accounts {
 		f.created[[2]string{a.Connector, a.Anchor}] = a.Created
 	}
 	for _, src := range sources {
-		if err := f.fold(src, links); err != nil {
+		if err := f.fold(src); err != nil {
 			return out, fmt.Errorf("source %s: %w", src.Connector, err)
 		}
+	}
+	if err := f.settle(); err != nil {
+		return out, err
 	}
 	identities = identities[:0]
 	for _, id := range sortedKeys(f.identities) {

@@ -172,7 +172,7 @@ func (m *mapper) read(connector string, o *connectorv1.Object) mapped {
 	if err != nil {
 		return mapped{err: err}
 	}
-	row := identity.Row{InScope: r.InScope, Kind: r.Kind, Label: label(r), Attributes: r.Attributes, Suspended: !r.Active}
+	row := identity.Row{InScope: r.InScope, Order: r.Order, Kind: r.Kind, Label: label(r), Attributes: r.Attributes, Suspended: !r.Active}
 	for _, ref := range r.References {
 		row.References = append(row.References, identity.Reference{Name: ref.Name, Attribute: ref.Attribute, Values: ref.Values})
 	}

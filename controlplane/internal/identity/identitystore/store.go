@@ -72,10 +72,15 @@ func scanIdentity(row tx.Scanner) (i identity.Identity, err error) {
 
 // PutLink implements identity.Store.
 func (Store) PutLink(t tx.Tx, tenant string, l identity.Link) error {
-	_, err := t.Exec(`
-		INSERT INTO source_link (tenant, connector, anchor, identity, snapshot) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (tenant, connector, anchor) DO UPDATE SET identity = excluded.identity, snapshot = excluded.snapshot`,
-		tenant, l.Connector, l.Anchor, l.Identity, l.Snapshot)
+	said, err := json.Marshal(l.Said)
+	if err != nil {
+		return err
+	}
+	_, err = t.Exec(`
+		INSERT INTO source_link (tenant, connector, anchor, identity, snapshot, said, missing, missing_since) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (tenant, connector, anchor) DO UPDATE SET identity = excluded.identity, snapshot = excluded.snapshot,
+			said = excluded.said, missing = excluded.missing, missing_since = excluded.missing_since`,
+		tenant, l.Connector, l.Anchor, l.Identity, l.Snapshot, string(said), l.Missing, tx.FormatTime(l.MissingSince))
 	return err
 }
 
@@ -88,9 +93,16 @@ func (Store) DeleteLink(t tx.Tx, tenant, connector, anchor string) error {
 // Links implements identity.Store.
 func (Store) Links(t tx.Tx, tenant string) ([]identity.Link, error) {
 	return tx.Collect(t, func(row tx.Scanner) (l identity.Link, err error) {
-		err = row.Scan(&l.Connector, &l.Anchor, &l.Identity, &l.Snapshot)
+		var said, since string
+		if err := row.Scan(&l.Connector, &l.Anchor, &l.Identity, &l.Snapshot, &said, &l.Missing, &since); err != nil {
+			return l, err
+		}
+		if err := json.Unmarshal([]byte(said), &l.Said); err != nil {
+			return l, fmt.Errorf("decode what %s said of %s: %w", l.Connector, l.Identity, err)
+		}
+		l.MissingSince, err = tx.ParseTime(since)
 		return l, err
-	}, `SELECT connector, anchor, identity, snapshot FROM source_link WHERE tenant = $1 ORDER BY connector, anchor`, tenant)
+	}, `SELECT connector, anchor, identity, snapshot, said, missing, missing_since FROM source_link WHERE tenant = $1 ORDER BY connector, anchor`, tenant)
 }
 
 // PutAccount implements identity.Store.

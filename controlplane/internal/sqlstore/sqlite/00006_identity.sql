@@ -21,8 +21,12 @@ CREATE TABLE source_link (
     connector TEXT NOT NULL,
     anchor    TEXT NOT NULL,
     identity  TEXT NOT NULL,
-    -- The last snapshot that was folded in, so that folding twice counts once.
+    -- The last snapshot that lacked the object, so that folding twice counts once.
     snapshot  TEXT NOT NULL,
+    -- What the source last said (JSON), and how long it has said nothing.
+    said          TEXT    NOT NULL,
+    missing       INTEGER NOT NULL,
+    missing_since TEXT    NOT NULL,
     PRIMARY KEY (tenant, connector, anchor)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX source_link_identity ON source_link (tenant, identity);
