@@ -6,7 +6,8 @@ import (
 
 // policyOver is what the bundle in testdata/msp says, written again in plain Go
 // over the staff list: what the directory holds once it was carried out.
-func policyOver(before tree, staff []*person) tree {
+// authoritative tells whether it decides all members of the two IT groups.
+func policyOver(before tree, staff []*person, authoritative bool) tree {
 	t := before.clone()
 	accounts := map[*person]string{}
 	byID := map[string]*person{}
@@ -62,6 +63,9 @@ func policyOver(before tree, staff []*person) tree {
 			join(t, groupIT, "member", dn)
 			joinByUID(t, groupUnixIT, n)
 		}
+	}
+	if !authoritative {
+		return t
 	}
 	// The two authoritative groups hold nobody else whom the agent can see.
 	wanted := map[string]bool{}

@@ -98,12 +98,15 @@ func newHouse(t *testing.T, e *estate, server *slapd.Server, policy string, para
 	h.pin = strings.Fields(after)[0]
 	h.write("agent.yaml", h.estate.agentConfig(h))
 	h.run("reeve-agent", "join", "--config", "agent.yaml", "--token-file", "dc1.token")
-	files, err := filepath.Abs(filepath.Join("testdata", policy))
+	files, err := policy, error(nil)
+	if !filepath.IsAbs(policy) {
+		files, err = filepath.Abs(filepath.Join("testdata", policy))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.run("reeve", "policy", "apply", files)
-	h.run("reeve", append([]string{"policy", "bind", tenant, policy}, parameters...)...)
+	h.run("reeve", append([]string{"policy", "bind", tenant, filepath.Base(policy)}, parameters...)...)
 	return h
 }
 

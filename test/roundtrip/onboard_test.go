@@ -1,7 +1,10 @@
 package roundtrip
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +19,46 @@ func number(p *person) string { return fmt.Sprint(p.number) }
 // directory is exactly what the policy says, and offboarding leaves the
 // directory as it was, to the byte.
 func TestAllOfTheMSPsDoingComesBack(t *testing.T) {
+	comesBack(t, false, func(string, string) bool { return false })
+}
+
+// TestWhatAuthorityTookComesBack is the same under a policy that also decides who
+// is not in two groups. Those whom it took out come back, at the end: values of
+// one attribute have no order (RFC 4512 2.2) that anybody could restore.
+func TestWhatAuthorityTookComesBack(t *testing.T) {
+	comesBack(t, true, func(dn, attribute string) bool {
+		return dn == canonical(groupIT) && attribute == "member" || dn == canonical(groupUnixIT) && attribute == "memberUid"
+	})
+}
+
+// bundle is the bundle in testdata/msp, with authority over two groups or without.
+func bundle(t *testing.T, authoritative bool) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "msp", "msp.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !authoritative {
+		plain := bytes.ReplaceAll(text, []byte(" authority: authoritative,"), nil)
+		if bytes.Equal(plain, text) {
+			t.Fatal("the bundle claims no authority to leave out")
+		}
+		text = plain
+	}
+	dir := filepath.Join(t.TempDir(), "msp")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "msp.yaml"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func comesBack(t *testing.T, authoritative bool, given func(dn, attribute string) bool) {
 	e := newEstate(6000)
 	server := slapd.Start(t, e.options())
-	h := newHouse(t, e, server, "msp")
+	h := newHouse(t, e, server, bundle(t, authoritative))
 	before := h.dump()
 	laps := &laps{t: t}
 
@@ -38,7 +78,7 @@ func TestAllOfTheMSPsDoingComesBack(t *testing.T) {
 
 	middle := search(t, server)
 	wildcardPasswords(t, model, middle)
-	want := policyOver(model, e.people)
+	want := policyOver(model, e.people, authoritative)
 	report(t, "after applying", differences(want, middle))
 	sameOutOfScope(t, before, h.dump())
 	h.observe()
@@ -61,9 +101,7 @@ func TestAllOfTheMSPsDoingComesBack(t *testing.T) {
 			t.Errorf("unexpected residue %+v", f)
 		}
 	}
-	sameBytes(t, before, h.dump(), func(dn, attribute string) bool {
-		return dn == canonical(groupIT) && attribute == "member" || dn == canonical(groupUnixIT) && attribute == "memberUid"
-	})
+	sameBytes(t, before, h.dump(), given)
 	h.verify()
 	laps.tell()
 }
@@ -90,10 +128,9 @@ func report(t *testing.T, when string, list []difference) {
 	}
 }
 
-// sameBytes compares two dumps to the byte, entry by entry in their order. Values
-// of one attribute have no order (RFC 4512 2.2): where Reeve took some of several
-// away and gave them back, as in a group with authority over its members, the
-// server lists them at the end. Given names these.
+// sameBytes compares two dumps to the byte, entry by entry in their order. Given
+// names attributes of which Reeve took some of several values away and gave them
+// back: the server lists them at the end, and as sets they must be the same.
 func sameBytes(t *testing.T, before, after []entry, given func(dn, attribute string) bool) {
 	t.Helper()
 	if len(before) != len(after) {
