@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/reevehq/reeve/controlplane/internal/enrollment"
+	"github.com/reevehq/reeve/pki/chain"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
 )
 
@@ -98,29 +99,37 @@ func (a *agentService) Session(stream grpc.BidiStreamingServer[agentv1.SessionRe
 	}
 	s := &session{agent: c.Agent, since: a.Now(), now: a.Now, wake: make(chan struct{}, 1), paused: hello.GetPaused()}
 	s.beat(nil)
-	if err := a.greet(ctx, stream, &c, s, hello); err != nil {
+	agent, head, err := a.recognize(ctx, &c, s, hello)
+	if err != nil {
 		return a.fail(ctx, err)
 	}
+	// Known before it is asked what waits: what comes to wait in between is told
+	// twice rather than not at all.
 	defer a.Registry.open(agentKey{c.Tenant, c.Agent}, s)()
+	if err := a.greet(ctx, stream, c, s, hello, agent, head); err != nil {
+		return a.fail(ctx, err)
+	}
 	a.Log.InfoContext(ctx, "session open", "tenant", c.Tenant, "agent", c.Agent)
 	err = a.converse(ctx, stream, c, s)
 	a.Log.InfoContext(ctx, "session ended", "tenant", c.Tenant, "agent", c.Agent)
 	return err
 }
 
-// greet answers a hello and queues what waits for the agent.
-func (a *agentService) greet(ctx context.Context, stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], c *Caller, s *session, hello *agentv1.Hello) error {
+// recognize takes a hello: who it is, and what it has.
+func (a *agentService) recognize(ctx context.Context, c *Caller, s *session, hello *agentv1.Hello) (enrollment.Agent, chain.Head, error) {
 	agent, head, err := a.Enrollment.Hello(ctx, c.Tenant, c.Agent, enrollment.Hello{
 		Version: hello.GetVersion(), Epoch: hello.GetEpoch(), ChainLength: hello.GetChainLength(), ChainHash: hello.GetChainHash(),
 		Another: a.Registry.has(agentKey{c.Tenant, c.Agent}),
 	})
 	if err != nil {
-		return err
+		return agent, head, err
 	}
 	c.Epoch, c.Quarantined, s.version = agent.Epoch, agent.Quarantine != "", agent.Version
-	if err := a.Observations.Connectors(ctx, *c, hello.GetConnectors()); err != nil {
-		return err
-	}
+	return agent, head, a.Observations.Connectors(ctx, *c, hello.GetConnectors())
+}
+
+// greet answers a hello and queues what waits for the agent.
+func (a *agentService) greet(ctx context.Context, stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], c Caller, s *session, hello *agentv1.Hello, agent enrollment.Agent, head chain.Head) error {
 	roots, err := a.Roots.After(hello.GetRootVersion())
 	if err != nil {
 		return err
@@ -134,7 +143,7 @@ func (a *agentService) greet(ctx context.Context, stream grpc.BidiStreamingServe
 	if c.Quarantined {
 		s.push(&agentv1.SessionResponse{Message: &agentv1.SessionResponse_Quarantine{Quarantine: &agentv1.Quarantine{Reason: agent.Quarantine}}})
 	} else {
-		waiting, err := a.Orders.Waiting(ctx, *c, hello.GetSequence())
+		waiting, err := a.Orders.Waiting(ctx, c, hello.GetSequence())
 		if err != nil {
 			return err
 		}
