@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/reevehq/reeve/agent/internal/guardrails"
+	"github.com/reevehq/reeve/plugins/sdk"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
@@ -16,33 +17,64 @@ const maxTries = 3
 
 // apply sends a batch and settles each of its changes by what is read afterwards.
 // What is not there and has no answer of its own is sent again in halves, until it
-// stands alone.
+// stands alone. While the directory is away it waits, and then leaves the rest open.
 func (r *run) apply(ctx context.Context, c Connector, jobs []*job) error {
+	for waits := 1; ; waits++ {
+		again, err := r.send(ctx, c, jobs)
+		if err != nil || len(again.away)+len(again.unsure) == 0 {
+			return err
+		}
+		rest := slices.Concat(again.away, again.unsure)
+		if len(again.away) > 0 {
+			said := again.away[0].receipt.GetProblem()
+			r.e.o.Log.Warn("directory could not be written", "code", said.GetCode(), "error", said.GetSaid(), "attempt", waits)
+			if !r.e.o.Retry(ctx, waits) {
+				return fmt.Errorf("%w: %d changes are still to be sent: %s: %s", ErrUnreachable, len(rest), said.GetCode(), said.GetSaid())
+			}
+		}
+		if len(jobs) == 1 || len(again.unsure) == 0 {
+			jobs = rest
+			continue
+		}
+		// One of them may be what breaks the connection.
+		for part := range slices.Chunk(rest, (len(rest)+1)/2) {
+			if err := r.apply(ctx, c, part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// unsent are the jobs of a batch that were not settled.
+type unsent struct {
+	// away were refused because the directory cannot be worked with now.
+	away []*job
+	// unsure are not seen to be there, and nobody knows why.
+	unsure []*job
+}
+
+// send sends jobs once, reads back, and returns what is to be sent again.
+func (r *run) send(ctx context.Context, c Connector, jobs []*job) (unsent, error) {
 	operations := make([]*connectorv1.Operation, len(jobs))
 	for i, j := range jobs {
 		operations[i] = j.op
-		if len(jobs) == 1 {
-			j.tries++
-		}
 	}
 	answers, sendErr := c.Directory.Apply(ctx, operations)
 	if err := ctx.Err(); err != nil {
-		return err // intents stand; whoever resumes reads them back
+		return unsent{}, err // intents stand; whoever resumes reads them back
 	}
 	again, err := r.readBack(ctx, c, jobs, answersByID(answers), sendErr)
-	if err != nil || len(again) == 0 {
-		return err
+	if err != nil || len(jobs) > 1 {
+		return again, err
 	}
-	if len(jobs) == 1 {
-		return r.apply(ctx, c, again)
-	}
-	half := (len(again) + 1) / 2
-	for part := range slices.Chunk(again, half) {
-		if err := r.apply(ctx, c, part); err != nil {
-			return err
+	for _, j := range again.unsure {
+		if j.tries++; j.tries == maxTries {
+			r.settle(j, auditv1.Receipt_RESULT_FAILED, j.receipt.GetProblem())
+			return unsent{}, nil
 		}
 	}
-	return nil
+	return again, nil
 }
 
 func answersByID(answers []*connectorv1.ApplyResult) map[string]*connectorv1.ApplyResult {
@@ -53,11 +85,12 @@ func answersByID(answers []*connectorv1.ApplyResult) map[string]*connectorv1.App
 	return out
 }
 
-// readBack settles what can be and returns what is to be sent again.
-func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers map[string]*connectorv1.ApplyResult, sendErr error) ([]*job, error) {
+// readBack settles what can be and returns what is to be sent again, with why it is
+// not there in its receipt's problem.
+func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers map[string]*connectorv1.ApplyResult, sendErr error) (unsent, error) {
 	together := len(jobs) > 1 && slices.Contains(c.Directory.Capabilities(), connectorv1.Capability_CAPABILITY_TRANSACTIONS)
 	unread := jobs
-	var again []*job
+	var again unsent
 	for n := 1; ; n++ {
 		operations := make([]*connectorv1.Operation, len(unread))
 		for i, j := range unread {
@@ -66,7 +99,7 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 		// Guardrails have had their say; what is above groups does not matter now.
 		s, err := r.e.look(ctx, c, operations, guardrails.NewGroups(nil))
 		if err != nil {
-			return nil, err
+			return unsent{}, err
 		}
 		var still []*job
 		for _, j := range unread {
@@ -83,8 +116,11 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 			} else if sendErr != nil {
 				p.Said = fmt.Sprintf("no answer: %v", sendErr)
 			}
-			if r.decide(j, now, now.holds(j.op, j.typ, s), outcome, p, together) {
-				again = append(again, j)
+			switch j.receipt.Problem = p; r.decide(j, now, now.holds(j.op, j.typ, s), outcome, p, together) {
+			case verdictAway:
+				again.away = append(again.away, j)
+			case verdictUnsure:
+				again.unsure = append(again.unsure, j)
 			}
 		}
 		if len(still) == 0 {
@@ -92,7 +128,7 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 		}
 		unread = still
 		if !r.e.o.Retry(ctx, n) {
-			return nil, fmt.Errorf("%w: change %s was sent and cannot be read back", ErrUnreachable, still[0].change.GetId())
+			return unsent{}, fmt.Errorf("%w: change %s was sent and cannot be read back", ErrUnreachable, still[0].change.GetId())
 		}
 	}
 }
@@ -109,15 +145,24 @@ func (r *run) follow(j *job, now observed) {
 	}
 }
 
-// decide settles a change by what was read, or returns true if it is to be sent
-// again. outcome is what the connector says of it.
-func (r *run) decide(j *job, now observed, holds bool, outcome connectorv1.Outcome, p *connectorv1.Problem, together bool) (again bool) {
+// verdict is what reading back came to.
+type verdict int
+
+const (
+	verdictSettled verdict = iota
+	verdictAway            // nothing happened, since the directory is away
+	verdictUnsure          // it is not there, and nobody knows why
+)
+
+// decide settles a change by what was read, or says that it is to be sent again.
+// outcome is what the connector says of it.
+func (r *run) decide(j *job, now observed, holds bool, outcome connectorv1.Outcome, p *connectorv1.Problem, together bool) verdict {
 	done := outcome == connectorv1.Outcome_OUTCOME_DONE
 	unknown := outcome == connectorv1.Outcome_OUTCOME_UNKNOWN || outcome == connectorv1.Outcome_OUTCOME_UNSPECIFIED
 	create := j.op.GetCreate() != nil
 	credential := j.op.GetSetCredential() != nil || j.op.GetRevokeCredential() != nil
 	switch {
-	case credential && done && now.object != nil, holds && (done || unknown):
+	case credential && done && now.object != nil, holds && (done || unknown || j.unsure):
 		j.receipt.Anchor = now.anchor(j.receipt.GetAnchor())
 		r.settle(j, auditv1.Receipt_RESULT_APPLIED, nil)
 	case create && done && now.object != nil:
@@ -132,15 +177,34 @@ func (r *run) decide(j *job, now observed, holds bool, outcome connectorv1.Outco
 		r.settle(j, auditv1.Receipt_RESULT_ALREADY, p)
 	case done:
 		r.settle(j, auditv1.Receipt_RESULT_FAILED, problem("READ_BACK", "the directory said done, and reading does not show it", "look at the directory's log, then plan again"))
-	case unknown || together:
-		if j.tries < maxTries {
-			return true
-		}
-		r.settle(j, auditv1.Receipt_RESULT_FAILED, p)
+	case unknown:
+		j.unsure = true
+		return verdictUnsure
+	case outcome == connectorv1.Outcome_OUTCOME_REFUSED && away(p):
+		return verdictAway
+	case together, outOfTime(p):
+		return verdictUnsure
 	case outcome == connectorv1.Outcome_OUTCOME_CONFLICT:
 		r.settle(j, auditv1.Receipt_RESULT_CONFLICT, p)
 	default:
 		r.settle(j, auditv1.Receipt_RESULT_FAILED, p)
 	}
-	return false
+	return verdictSettled
+}
+
+// away reports a problem that says nothing of the change, only that the directory
+// cannot be worked with now: the change stays open until it can or time is over.
+func away(p *connectorv1.Problem) bool {
+	switch p.GetCode() {
+	case sdk.CodeUnreachable, sdk.CodeTLSRefused, sdk.CodeBindRefused, sdk.CodeLocked:
+		return true
+	default:
+		return false
+	}
+}
+
+// outOfTime reports that the connector stopped waiting before the change's turn
+// came: with fewer beside it, it may come.
+func outOfTime(p *connectorv1.Problem) bool {
+	return p.GetCode() == sdk.CodeTimeLimit || p.GetCode() == sdk.CodeCancelled
 }

@@ -197,6 +197,9 @@ func (r *run) mustSend(j *job, s *admission.Survey, check func() []guardrails.Re
 	if now.problem != nil && draft != nil {
 		return false, fmt.Errorf("%w: change %s was sent and cannot be read back: %s", ErrUnreachable, j.change.GetId(), now.problem.GetSaid())
 	}
+	if away(now.problem) {
+		return false, fmt.Errorf("%w: %s: %s", ErrUnreachable, now.problem.GetCode(), now.problem.GetSaid())
+	}
 	if now.problem != nil {
 		r.settle(j, auditv1.Receipt_RESULT_FAILED, now.problem)
 		return false, nil

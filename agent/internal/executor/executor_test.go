@@ -16,6 +16,7 @@ import (
 
 	"github.com/reevehq/reeve/agent/internal/admission/admissiontest"
 	"github.com/reevehq/reeve/agent/internal/journal"
+	"github.com/reevehq/reeve/plugins/sdk"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
@@ -261,6 +262,90 @@ func TestLostDirectoryLeavesTheOrderOpen(t *testing.T) {
 	got := b.results()
 	if got[id+"/c"] != applied || got[id+"/e"] != applied || len(b.memory().Objects) != 1 {
 		t.Fatalf("results %v", got)
+	}
+}
+
+// A connector that cannot work with its directory has said nothing of the change.
+func TestADirectoryThatIsAwayRefusesNothing(t *testing.T) {
+	for _, code := range []string{sdk.CodeUnreachable, sdk.CodeBindRefused, sdk.CodeTLSRefused, sdk.CodeLocked, sdk.CodeTimeLimit} {
+		t.Run(code, func(t *testing.T) {
+			b := newBench(t, t.TempDir(), generous)
+			left := 9
+			b.fake.refuse = func(*connectorv1.Operation) *sdk.Problem {
+				if left--; left < 0 {
+					return nil
+				}
+				return sdk.NewProblem(code, "mem", "apply", "")
+			}
+			var changes []*planv1.Change
+			for i := range 5 {
+				c := fmt.Sprintf("c%d", i)
+				changes = append(changes, createAccount(c, "user"+c))
+			}
+			for i := range 5 {
+				changes = append(changes, simple(fmt.Sprintf("p%d", i), 1, setPassword(), made("account", fmt.Sprintf("c%d", i))))
+			}
+			b.carriedOut(changes...)
+			for change, result := range b.results() {
+				if result != applied {
+					t.Errorf("%s: %v", change, result)
+				}
+			}
+			if len(b.memory().Objects) != 5 {
+				t.Errorf("%d objects, want 5", len(b.memory().Objects))
+			}
+		})
+	}
+}
+
+func TestADirectoryThatStaysAwayLeavesTheOrderOpen(t *testing.T) {
+	b := newBench(t, t.TempDir(), generous)
+	ctx := context.Background()
+	id := b.admitted(createAccount("c", "anna"), simple("p", 1, setPassword(), made("account", "c")), simple("e", 2, enable(), made("account", "c")))
+	away := func(op *connectorv1.Operation) *sdk.Problem {
+		if op.GetSetCredential() == nil {
+			return nil
+		}
+		return sdk.NewProblem(sdk.CodeUnreachable, "mem", "set the password", "")
+	}
+	b.fake.refuse = away
+	if err := b.exec.Run(ctx, id); !errors.Is(err, ErrUnreachable) {
+		t.Fatalf("got %v, want ErrUnreachable", err)
+	}
+	if got := b.results(); len(got) != 1 || got[id+"/c"] != applied {
+		t.Fatalf("results %v, want the account's alone", got)
+	}
+	b.fake.refuse = nil
+	if err := b.exec.Resume(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.results(); got[id+"/p"] != applied || got[id+"/e"] != applied {
+		t.Fatalf("results %v", got)
+	}
+}
+
+// What is sent without an answer can come about after it was looked for.
+func TestAnEffectThatComesLateIsOurs(t *testing.T) {
+	b := newBench(t, t.TempDir(), generous)
+	b.put(group("all"), account("bo"))
+	n := 0
+	b.fake.refuse = func(op *connectorv1.Operation) *sdk.Problem {
+		if n++; n == 1 {
+			return nil
+		}
+		b.fake.Instance.(sdk.Applier).Apply(context.Background(), []*connectorv1.Operation{op})
+		return sdk.NewProblem(sdk.CodeUnreachable, "mem", "apply", "")
+	}
+	b.fake.before = func([]*connectorv1.Operation) error {
+		if n == 0 {
+			n++
+			return errors.New("connection reset")
+		}
+		return nil
+	}
+	id := b.carriedOut(addMember("m", 0, anchored("group", "g-all"), anchored("account", "a-bo")))
+	if got := b.results()[id+"/m"]; got != applied {
+		t.Fatalf("got %v, want applied", got)
 	}
 }
 

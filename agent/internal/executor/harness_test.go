@@ -53,6 +53,8 @@ type fakeDirectory struct {
 	before func([]*connectorv1.Operation) error
 	// after runs after operations were applied; an error loses the answers.
 	after func([]*connectorv1.Operation) error
+	// refuse answers an operation, if not nil, in the place of the directory.
+	refuse func(*connectorv1.Operation) *sdk.Problem
 	// unreadable makes Read fail.
 	unreadable bool
 	atomic     bool
@@ -113,7 +115,16 @@ func (d *fakeDirectory) Apply(ctx context.Context, operations []*connectorv1.Ope
 			return nil, err
 		}
 	}
-	results := d.Instance.(sdk.Applier).Apply(ctx, operations)
+	var results []*connectorv1.ApplyResult
+	for _, op := range operations {
+		if d.refuse != nil {
+			if p := d.refuse(op); p != nil {
+				results = append(results, sdk.Refused(op, p))
+				continue
+			}
+		}
+		results = append(results, d.Instance.(sdk.Applier).Apply(ctx, []*connectorv1.Operation{op})...)
+	}
 	if d.after != nil {
 		if err := d.after(operations); err != nil {
 			return nil, err

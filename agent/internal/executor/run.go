@@ -79,6 +79,8 @@ type job struct {
 	typ     *connectorv1.ObjectType
 	receipt *auditv1.Receipt
 	tries   int // times sent alone
+	// unsure is set once it was sent with no answer: what is there later is ours.
+	unsure bool
 }
 
 func (e *Executor) load(ctx context.Context, id string) (*run, error) {
