@@ -29,6 +29,7 @@ func policyOver(before tree, staff []*person, authoritative bool) tree {
 	}
 	for p, dn := range accounts {
 		if p.left() {
+			strip(t, dn)
 			continue
 		}
 		n := t[dn]
@@ -86,6 +87,38 @@ func policyOver(before tree, staff []*person, authoritative bool) tree {
 		}
 	}
 	return t
+}
+
+// lasting is what offboarding leaves of the MSP's policy: that people left or are
+// suspended is their story and not the MSP's, so accounts that were there before stay
+// disabled, and leavers stay out of the groups.
+func lasting(before tree, staff []*person) tree {
+	t := before.clone()
+	for _, p := range staff {
+		dn := canonical(p.dn)
+		if dn == "" || p.ambiguous {
+			continue
+		}
+		if p.left() || p.status == "suspended" {
+			t[dn].add("employeeType", "disabled")
+		}
+		if p.left() {
+			strip(t, dn)
+		}
+	}
+	return t
+}
+
+// strip takes an account out of the groups that entitlements name.
+func strip(t tree, dn string) {
+	t[canonical(groupStaff)].remove("member", dn)
+	t[canonical(groupSales)].remove("uniqueMember", dn)
+	t[canonical(groupFinance)].remove("member", dn)
+	t[canonical(groupIT)].remove("member", dn)
+	if n := t[dn]; n["objectClass"]["posixAccount"] {
+		t[canonical(groupUnix)].remove("memberUid", n.first("uid"))
+		t[canonical(groupUnixIT)].remove("memberUid", n.first("uid"))
+	}
 }
 
 func enforce(n node, attribute, v string) {

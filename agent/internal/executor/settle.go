@@ -138,7 +138,8 @@ func (r *run) putReceipt(tx *journal.Tx, j *job) error {
 	if err := tx.PutProgress(r.order.ID, j.change.GetId(), journal.Progress{Settled: true, Result: int32(result)}); err != nil {
 		return err
 	}
-	if result == auditv1.Receipt_RESULT_APPLIED {
+	// An add that found its membership there gives it its cause: leaving must know.
+	if result == auditv1.Receipt_RESULT_APPLIED || result == auditv1.Receipt_RESULT_ALREADY && j.op.GetAddMember() != nil {
 		kept, err := planv1.Encode(j.receipt)
 		if err != nil {
 			return fmt.Errorf("encode receipt: %w", err)
@@ -146,7 +147,7 @@ func (r *run) putReceipt(tx *journal.Tx, j *job) error {
 		if err := tx.KeepEffect(index, kept); err != nil {
 			return err
 		}
-		if j.op.GetCreate() != nil {
+		if j.op.GetCreate() != nil && result == auditv1.Receipt_RESULT_APPLIED {
 			if err := tx.PutCreated(journal.Created{Connector: j.change.GetConnector(), Type: j.receipt.GetType(), Anchor: j.receipt.GetAnchor(), Change: j.change.GetId()}); err != nil {
 				return err
 			}

@@ -114,7 +114,7 @@ func (tx *Tx) ObservedAll(connector string) iter.Seq2[string, [32]byte] {
 	}
 }
 
-// KeepEffect keeps an applied receipt (encoded auditv1.Receipt) beside the chain.
+// KeepEffect keeps a receipt that counts (encoded auditv1.Receipt) beside the chain.
 // It is not purged with the spool: what it changed from is what `leave` and
 // offboarding go back to. Later epochs keep it.
 func (tx *Tx) KeepEffect(index uint64, receipt []byte) error {

@@ -72,6 +72,9 @@ func receipts() []*auditv1.Receipt {
 	update := func(anchor string, cause planv1.Cause, before, after []*connectorv1.Attribute) *auditv1.Receipt {
 		return r("UPDATE", "account", anchor, cause, &auditv1.Touched{Exists: true, Attributes: before}, &auditv1.Touched{Exists: true, Attributes: after})
 	}
+	// The MSP's at first, then asked for by the client too.
+	passedOn := member("ADD_MEMBER", "g1", "3", client, true, true)
+	passedOn.Result = auditv1.Receipt_RESULT_ALREADY
 	failed := member("ADD_MEMBER", "g1", "1", msp, false, false)
 	failed.Result = auditv1.Receipt_RESULT_FAILED
 	return []*auditv1.Receipt{
@@ -80,6 +83,8 @@ func receipts() []*auditv1.Receipt {
 		member("ADD_MEMBER", "g1", "2", client, false, true),
 		member("REMOVE_MEMBER", "g1", "1", msp, true, false),
 		failed,
+		member("ADD_MEMBER", "g1", "3", msp, false, true),
+		passedOn,
 		// Twice by the MSP: back to what was before the first.
 		update("1", msp, attributes("displayName", "Anna"), attributes("displayName", "A. Hansen")),
 		update("1", msp, attributes("displayName", "A. Hansen"), attributes("displayName", "Anna H.")),
@@ -106,7 +111,7 @@ func TestUndoGoesBackWhereItIsStillOurs(t *testing.T) {
 		{Type: "account", Anchor: "2", Leaf: "kari", Place: "staff", Disabled: true, Attributes: map[string][]string{"displayName": {"Kari Nordmann"}}},
 		{Type: "account", Anchor: "3", Leaf: "per2", Place: "staff", Attributes: map[string][]string{"displayName": {"Per Olsen"}}},
 		{Type: "account", Anchor: "tech", Leaf: "tech", Place: "msp"},
-		{Type: "group", Anchor: "g1", Leaf: "files", Place: "staff", Members: []string{"2", "tech"}},
+		{Type: "group", Anchor: "g1", Leaf: "files", Place: "staff", Members: []string{"2", "3", "tech"}},
 	}}.Write(state))
 	h, err := pluginhost.New([]pluginhost.Spec{{Alias: "dir", Connector: "memory", Command: []string{self, "serve"}, Settings: []byte(`{"state":"` + state + `"}`)}},
 		pluginhost.Options{Dir: strings.Repeat("/", 99), FirstPause: 10 * time.Millisecond})
@@ -153,7 +158,7 @@ func TestUndoGoesBackWhereItIsStillOurs(t *testing.T) {
 	}
 	slices.Sort(got["g1"].Members)
 	for what, pair := range map[string][2]string{
-		"members":           {strings.Join(got["g1"].Members, " "), "1 2"},
+		"members":           {strings.Join(got["g1"].Members, " "), "1 2 3"},
 		"first value":       {strings.Join(got["1"].Attributes["displayName"], " "), "Anna"},
 		"beside others":     {strings.Join(got["1"].Attributes["mail"], " "), "old@x hers@x"},
 		"diverged":          {strings.Join(got["2"].Attributes["displayName"], " "), "Kari Nordmann"},

@@ -57,11 +57,14 @@ func ledger(receipts []*auditv1.Receipt, rule func(connector, typ, attribute str
 	byKey := map[[2]string]*object{}
 	var out []*object
 	for _, r := range receipts {
+		key := [2]string{r.GetConnector(), r.GetAnchor()}
+		o := byKey[key]
+		if r.GetResult() == auditv1.Receipt_RESULT_ALREADY && o != nil {
+			o.passOn(r)
+		}
 		if r.GetResult() != auditv1.Receipt_RESULT_APPLIED || r.GetAnchor() == "" {
 			continue
 		}
-		key := [2]string{r.GetConnector(), r.GetAnchor()}
-		o := byKey[key]
 		if o == nil {
 			o = &object{connector: r.GetConnector(), typ: r.GetType(), anchor: r.GetAnchor(), values: map[valueKey]*value{}, members: map[string]*presence{}}
 			byKey[key] = o
@@ -106,6 +109,15 @@ func (o *object) fold(r *auditv1.Receipt, rule func(connector, typ, attribute st
 		m.last, m.cause = after.GetMember(), cause
 	case connectorv1.OperationKind_OPERATION_KIND_SET_CREDENTIAL, connectorv1.OperationKind_OPERATION_KIND_REVOKE_CREDENTIAL:
 		o.credential = true
+	}
+}
+
+// passOn gives a membership that Reeve made the cause of a later add, which found
+// it there: the reason for it is that one's now.
+func (o *object) passOn(r *auditv1.Receipt) {
+	m := o.members[r.GetMember()]
+	if r.GetOperation() == connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER && m != nil && m.last && !m.first {
+		m.cause = r.GetCause()
 	}
 }
 

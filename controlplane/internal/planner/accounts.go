@@ -59,6 +59,7 @@ func (p *plan) accounts() error {
 			p.enablement(w)
 		}
 		p.undesired(p.views[alias])
+		p.unasked(p.views[alias])
 	}
 	return nil
 }
@@ -143,11 +144,18 @@ func (w *wanted) label() string {
 }
 
 func (p *plan) create(w *wanted, dependsOn ...string) {
+	attributes := createAttributes(w.target)
+	var additive []string
+	for _, a := range attributes {
+		if len(asks(w.want.Attributes, a.GetName())) > 0 {
+			additive = append(additive, a.GetName())
+		}
+	}
 	c := p.add(&planv1.Change{
-		Connector: w.want.Connector, Cause: w.cause, Identity: w.identity, Rule: w.want.Rule, Display: w.name.Text(),
+		Additive: additive, Connector: w.want.Connector, Cause: w.cause, Identity: w.identity, Rule: w.want.Rule, Display: w.name.Text(),
 		Operation: &connectorv1.Operation{
 			Object: &connectorv1.ObjectRef{Type: w.typ},
-			Action: &connectorv1.Operation_Create{Create: &connectorv1.Create{Name: w.name, Attributes: createAttributes(w.target)}},
+			Action: &connectorv1.Operation_Create{Create: &connectorv1.Create{Name: w.name, Attributes: attributes}},
 		},
 	}, levelCreate, dependsOn...)
 	w.target.create = c.GetId()
@@ -184,9 +192,23 @@ func (p *plan) enablement(w *wanted) {
 		hold(FindingHeld, "The connector cannot enable objects of type "+w.typ+"; enable it by hand.")
 	default:
 		secret := p.setCredential(w, "")
-		p.add(p.of(w.target, w.identity, &connectorv1.Operation{Action: &connectorv1.Operation_Enable{Enable: &connectorv1.Enable{}}}),
-			levelEnable, secret)
+		c := p.of(w.target, w.identity, &connectorv1.Operation{Action: &connectorv1.Operation_Enable{Enable: &connectorv1.Enable{}}})
+		if wrote != nil && wrote.Cause == planv1.Cause_CAUSE_CLIENT {
+			// What the client's cause disabled is given back by it.
+			c.Cause = wrote.Cause
+		}
+		p.add(c, levelEnable, secret)
 	}
+}
+
+// endCause is whose cause it is that an account's use ends. That somebody left or is
+// suspended is a fact about them, whoever wanted the account: were it the MSP's, the
+// end of the MSP's service would let them in again.
+func (p *plan) endCause(w *wanted) planv1.Cause {
+	if p.leavers[w.identity] || p.suspended[w.identity] {
+		return planv1.Cause_CAUSE_CLIENT
+	}
+	return w.cause
 }
 
 func (p *plan) disable(w *wanted, hold func(FindingKind, string)) {
@@ -203,14 +225,16 @@ func (p *plan) disable(w *wanted, hold func(FindingKind, string)) {
 		hold(FindingHeld, "The connector cannot disable objects of type "+w.typ+"; memberships and credentials are taken, the object itself is for you to lock.")
 	default:
 		c := p.of(w.target, w.identity, &connectorv1.Operation{Action: &connectorv1.Operation_Disable{Disable: &connectorv1.Disable{}}})
-		c.Removal = planv1.Removal_REMOVAL_DISABLE
+		c.Removal, c.Cause = planv1.Removal_REMOVAL_DISABLE, p.endCause(w)
 		p.loses(p.add(c, levelTake), w.identity)
 	}
 	if p.leavers[w.identity] && t.Allows(connectorv1.OperationKind_OPERATION_KIND_REVOKE_CREDENTIAL) {
 		if e := v.itemEntry(w.obj.GetAnchor(), ItemCredential); e == nil || e.state() != credentialRevoked {
-			p.add(p.of(w.target, w.identity, &connectorv1.Operation{Action: &connectorv1.Operation_RevokeCredential{
+			c := p.of(w.target, w.identity, &connectorv1.Operation{Action: &connectorv1.Operation_RevokeCredential{
 				RevokeCredential: &connectorv1.RevokeCredential{Kind: credentialKind(w.want)},
-			}}), levelTake)
+			}})
+			c.Cause = p.endCause(w)
+			p.add(c, levelTake)
 		}
 	}
 }

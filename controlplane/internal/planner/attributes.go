@@ -29,6 +29,13 @@ func createAttributes(t *target) []*connectorv1.Attribute {
 			}
 			values = without(declared.GetRule(), values, named)
 		}
+		if n := slices.IndexFunc(out, func(x *connectorv1.Attribute) bool { return x.GetName() == declared.GetName() }); n >= 0 {
+			// The MSP's values of a required attribute, beside the client's.
+			if declared.GetMultiValued() {
+				out[n].Values = distinctBytes(declared.GetRule(), slices.Concat(out[n].Values, values))
+			}
+			continue
+		}
 		if len(values) == 0 || len(values) > 1 && !declared.GetMultiValued() {
 			continue
 		}
@@ -52,16 +59,19 @@ func writable(t *connectorv1.AttributeType) bool {
 // written.
 type delta struct {
 	*connectorv1.ValueDelta
+	// additive is the attribute's authority.
+	additive  bool
 	expect    *connectorv1.Assertion
 	dependsOn []string
 	// freed is true when a reference to be removed is to an object that this plan
 	// deletes, and that may have to go before what is added can come.
 	freed bool
-	// cause and rule where they are not the account's.
-	cause, rule string
+	// reason where it is not the account's.
+	reason reason
 }
 
-// reason is why a delta is written; deltas of one reason are one change.
+// reason is why a delta is written; deltas of one reason are one change. Empty, it
+// is the account's.
 type reason struct{ cause, rule string }
 
 // batch are the deltas of one reason: those to write at once and those whose
@@ -78,9 +88,9 @@ func (p *plan) attributes(w *wanted) {
 		// A leaver's source record may be gone; its values say nothing.
 		return
 	}
-	batches := map[reason]*batch{}
+	var deltas []delta
 	seen := map[string]bool{}
-	for _, a := range w.want.Attributes {
+	for i, a := range w.want.Attributes {
 		declared := w.view.types[w.typ].AttributeType(a.Name)
 		hold := func(sentence string) {
 			p.find(FindingHeld, w.want.Connector, w.label(), w.identity, "Attribute "+strconv.Quote(a.Name)+" "+sentence)
@@ -92,10 +102,16 @@ func (p *plan) attributes(w *wanted) {
 			hold("cannot be written: the connector does not declare it as writable on this type. Change the mapping.")
 			continue
 		case seen[declared.GetName()]:
-			hold("is mapped twice; the first mapping counts.")
+			if a.Authority != policy.Additive {
+				hold("is mapped twice; the first mapping counts.")
+			}
 			continue
 		}
 		seen[declared.GetName()] = true
+		if a.Authority == policy.Additive {
+			deltas = append(deltas, p.beside(w, asks(w.want.Attributes[i:], a.Name), declared, hold)...)
+			continue
+		}
 		reference := declared.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE
 		own := apart(w.want, &a, declared)
 		if w.obj == nil && !reference && !own || w.obj != nil && a.Authority == policy.Initial {
@@ -114,13 +130,30 @@ func (p *plan) attributes(w *wanted) {
 			continue
 		}
 		if own {
-			d.cause, d.rule = a.Cause, a.Rule
+			d.reason = reason{a.Cause, a.Rule}
 		}
-		b := batches[reason{d.cause, d.rule}]
+		deltas = append(deltas, d)
+	}
+	p.write(w, deltas)
+}
+
+// asks are the mappings of one additive attribute, one a cause.
+func asks(list []policy.DesiredAttribute, name string) []policy.DesiredAttribute {
+	return slices.DeleteFunc(slices.Clone(list), func(a policy.DesiredAttribute) bool {
+		return !strings.EqualFold(a.Name, name) || a.Authority != policy.Additive
+	})
+}
+
+// write makes changes of an account's deltas, those of one reason together.
+func (p *plan) write(w *wanted, deltas []delta) {
+	batches := map[reason]*batch{}
+	for _, d := range deltas {
+		b := batches[d.reason]
 		if b == nil {
 			b = &batch{}
-			batches[reason{d.cause, d.rule}] = b
+			batches[d.reason] = b
 		}
+		declared := w.view.types[w.typ].AttributeType(d.GetAttribute())
 		switch {
 		case len(d.dependsOn) > 0 && d.freed:
 			first := d
@@ -138,27 +171,31 @@ func (p *plan) attributes(w *wanted) {
 		}
 	}
 	for _, b := range batches {
-		first := p.update(w, b.now, "")
+		first := p.update(w.target, w.identity, b.now, "")
 		if !b.split {
 			first = ""
 		}
-		p.update(w, b.later, first)
+		p.update(w.target, w.identity, b.later, first)
 	}
 }
 
-func (p *plan) update(w *wanted, deltas []delta, after string) string {
+func (p *plan) update(t *target, identity string, deltas []delta, after string) string {
 	if len(deltas) == 0 {
 		return ""
 	}
 	slices.SortFunc(deltas, func(a, b delta) int { return strings.Compare(a.GetAttribute(), b.GetAttribute()) })
 	op := &connectorv1.Operation{}
 	update := &connectorv1.Update{}
-	depends := []string{w.target.create, after}
+	depends := []string{t.create, after}
 	removal := planv1.Removal_REMOVAL_VALUE
+	var additive []string
 	for _, d := range deltas {
 		update.Deltas = append(update.Deltas, d.ValueDelta)
 		if d.expect != nil {
 			op.Expect = append(op.Expect, d.expect)
+		}
+		if d.additive {
+			additive = append(additive, d.GetAttribute())
 		}
 		if len(d.GetAdd())+len(d.GetAddRefs()) > 0 {
 			removal = planv1.Removal_REMOVAL_UNSPECIFIED
@@ -166,19 +203,20 @@ func (p *plan) update(w *wanted, deltas []delta, after string) string {
 		depends = append(depends, d.dependsOn...)
 	}
 	op.Action = &connectorv1.Operation_Update{Update: update}
-	c := p.of(w.target, w.identity, op)
-	c.Removal = removal
-	if d := deltas[0]; d.cause != "" {
-		cause, err := causeOf(d.cause)
+	c := p.of(t, identity, op)
+	c.Removal, c.Additive = removal, additive
+	if r := deltas[0].reason; r.cause != "" {
+		cause, err := causeOf(r.cause)
 		if err != nil && p.failed == nil {
 			p.failed = err
 		}
-		c.Cause, c.Rule = cause, d.rule
+		c.Cause, c.Rule = cause, r.rule
 	}
 	return p.add(c, levelValues, depends...).GetId()
 }
 
-// valueDelta compares an existing account's values with the wanted ones.
+// valueDelta compares an account's values with those that policy enforces, or that
+// another cause than the account's gives a new one.
 func (w *wanted) valueDelta(a *policy.DesiredAttribute, t *connectorv1.AttributeType, hold func(string)) (delta, bool) {
 	rule := t.GetRule()
 	want, have := distinct(rule, a.Values), w.obj.Attribute(t.GetName())
@@ -188,8 +226,7 @@ func (w *wanted) valueDelta(a *policy.DesiredAttribute, t *connectorv1.Attribute
 			hold("takes one value and policy gives several; change the mapping.")
 			return delta{}, false
 		}
-		if len(leafValues(w.obj.GetName(), t.GetName())) > 0 || connectorv1.SameValues(rule, want, have) ||
-			!w.mayReplace(a.Authority, t, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
+		if len(leafValues(w.obj.GetName(), t.GetName())) > 0 || connectorv1.SameValues(rule, want, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
 			return delta{}, false
 		}
 		d.Remove, d.Add = have, want
@@ -197,7 +234,7 @@ func (w *wanted) valueDelta(a *policy.DesiredAttribute, t *connectorv1.Attribute
 	}
 	named := append(leafValues(w.obj.GetName(), t.GetName()), leafValues(w.name, t.GetName())...)
 	d.Add = without(rule, without(rule, want, have), named)
-	d.Remove = without(rule, w.removable(a.Authority, t, have), append(slices.Clone(want), named...))
+	d.Remove = without(rule, have, append(slices.Clone(want), named...))
 	if !w.view.complete() {
 		d.Remove = nil
 	}
@@ -208,28 +245,15 @@ func (w *wanted) valueDelta(a *policy.DesiredAttribute, t *connectorv1.Attribute
 	return delta{ValueDelta: d}, len(d.Add)+len(d.Remove) > 0
 }
 
-// referenceDelta is valueDelta for attributes that name other objects.
+// referenceDelta is valueDelta for attributes that name other objects; a new
+// account gets its initial ones so too.
 func (p *plan) referenceDelta(w *wanted, a *policy.DesiredAttribute, t *connectorv1.AttributeType, hold func(string)) (delta, bool) {
 	out := delta{ValueDelta: &connectorv1.ValueDelta{Attribute: t.GetName()}}
-	var want [][]byte
 	add := map[string]*connectorv1.ObjectRef{}
-	for _, identity := range a.Refs {
-		to := p.targets[targetKey{w.want.Connector, identity, w.want.Purpose}]
-		if to == nil {
-			to = p.targets[targetKey{w.want.Connector, identity, "normal"}]
-		}
-		if to == nil || to.leaving || to.obj == nil && to.create == "" {
-			hold("names identity " + strconv.Quote(identity) + ", who has no account here yet; it is written once there is one.")
-			return delta{}, false
-		}
-		value := to.create
-		if to.obj != nil {
-			value = string(anchorValue(to.obj.GetAnchor()))
-		}
-		want = append(want, []byte(value))
-		add[value] = to.ref()
+	want, ok := p.refer(w, a.Refs, add, hold)
+	if !ok {
+		return delta{}, false
 	}
-	want = distinctBytes(connectorv1.MatchingRule_MATCHING_RULE_EXACT, want)
 	var have [][]byte
 	if w.obj != nil {
 		have = w.view.values(w.obj, t.GetName())
@@ -238,45 +262,65 @@ func (p *plan) referenceDelta(w *wanted, a *policy.DesiredAttribute, t *connecto
 		hold("takes one value and policy gives several; change the mapping.")
 		return delta{}, false
 	}
-	remove := w.removable(a.Authority, t, have)
+	remove := have
 	if !t.GetMultiValued() {
-		if connectorv1.SameValues(t.GetRule(), want, have) || !w.mayReplace(a.Authority, t, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
+		if connectorv1.SameValues(t.GetRule(), want, have) || len(want) == 0 && !w.mayEmpty(t, hold) {
 			return delta{}, false
 		}
-		remove, out.expect = have, expectUnset(t, have)
+		out.expect = expectUnset(t, have)
 	} else if !w.view.complete() {
 		remove = nil
 	}
 	for _, v := range without(t.GetRule(), remove, want) {
-		anchor, known := strings.CutPrefix(string(v), anchorPrefix)
-		if !known {
-			hold("holds a reference to an object that is not observed, which cannot be taken away; remove it by hand.")
+		if !out.takeRef(w.view, v, hold) {
 			return delta{}, false
 		}
-		out.freed = out.freed || w.view.leaving[anchor]
-		out.RemoveRefs = append(out.RemoveRefs, &connectorv1.ObjectRef{Type: w.view.anchors[anchor].GetType(), Anchor: anchor})
 	}
 	for _, v := range without(t.GetRule(), want, have) {
-		ref := add[string(v)]
-		out.AddRefs = append(out.AddRefs, ref)
-		if ref.GetChange() != "" {
-			out.dependsOn = append(out.dependsOn, ref.GetChange())
-		}
+		out.giveRef(add[string(v)])
 	}
 	return out, len(out.AddRefs)+len(out.RemoveRefs) > 0
 }
 
-// mayReplace decides whether the single value there may be written over: always
-// where policy enforces; where it adds, only an unset one or Reeve's own.
-func (w *wanted) mayReplace(authority policy.Authority, t *connectorv1.AttributeType, have [][]byte) bool {
-	if authority == policy.Enforce || len(have) == 0 {
-		return true
+// refer returns how the ledger remembers references to identities' accounts, and
+// puts what to write for each into refs.
+func (p *plan) refer(w *wanted, identities []string, refs map[string]*connectorv1.ObjectRef, hold func(string)) ([][]byte, bool) {
+	var out [][]byte
+	for _, identity := range identities {
+		to := p.targets[targetKey{w.want.Connector, identity, w.want.Purpose}]
+		if to == nil {
+			to = p.targets[targetKey{w.want.Connector, identity, "normal"}]
+		}
+		if to == nil || to.leaving || to.obj == nil && to.create == "" {
+			hold("names identity " + strconv.Quote(identity) + ", who has no account here yet; it is written once there is one.")
+			return nil, false
+		}
+		value := to.create
+		if to.obj != nil {
+			value = string(anchorValue(to.obj.GetAnchor()))
+		}
+		out = append(out, []byte(value))
+		refs[value] = to.ref()
 	}
-	if authority != policy.Additive {
+	return distinctBytes(connectorv1.MatchingRule_MATCHING_RULE_EXACT, out), true
+}
+
+func (d *delta) takeRef(v *view, value []byte, hold func(string)) bool {
+	anchor, known := strings.CutPrefix(string(value), anchorPrefix)
+	if !known {
+		hold("holds a reference to an object that is not observed, which cannot be taken away; remove it by hand.")
 		return false
 	}
-	e := w.valueEntry(t, "")
-	return e != nil && !e.Diverged && len(e.Before) == 0 && connectorv1.SameValues(t.GetRule(), e.Last, have)
+	d.freed = d.freed || v.leaving[anchor]
+	d.RemoveRefs = append(d.RemoveRefs, &connectorv1.ObjectRef{Type: v.anchors[anchor].GetType(), Anchor: anchor})
+	return true
+}
+
+func (d *delta) giveRef(ref *connectorv1.ObjectRef) {
+	d.AddRefs = append(d.AddRefs, ref)
+	if ref.GetChange() != "" {
+		d.dependsOn = append(d.dependsOn, ref.GetChange())
+	}
 }
 
 // mayEmpty refuses to take the only value of an attribute where one is needed,
@@ -287,35 +331,6 @@ func (w *wanted) mayEmpty(t *connectorv1.AttributeType, hold func(string)) bool 
 		return false
 	}
 	return w.view.complete()
-}
-
-// removable are the values of a multi-valued attribute that may go if policy
-// does not want them: all where it enforces, else those Reeve added.
-func (w *wanted) removable(authority policy.Authority, t *connectorv1.AttributeType, have [][]byte) [][]byte {
-	switch authority {
-	case policy.Enforce:
-		return have
-	case policy.Additive:
-		var own [][]byte
-		for _, v := range have {
-			e := w.valueEntry(t, string(connectorv1.Canonical(t.GetRule(), v)))
-			if e != nil && len(e.Before) == 0 && len(e.Last) > 0 {
-				own = append(own, v)
-			}
-		}
-		return own
-	default:
-		return nil
-	}
-}
-
-func (w *wanted) valueEntry(t *connectorv1.AttributeType, value string) *Entry {
-	if w.obj == nil {
-		return nil
-	}
-	return w.view.entry(w.obj.GetAnchor(), func(e *Entry) bool {
-		return e.Item == ItemAttribute && strings.EqualFold(e.Attribute, t.GetName()) && e.Value == value
-	})
 }
 
 // expectUnset asserts what adding a first value does not assert by itself.

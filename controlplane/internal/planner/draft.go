@@ -49,6 +49,7 @@ func ChangeID(key []byte, c *planv1.Change) (string, error) {
 	encoded, err := planv1.Encode(&planv1.Change{
 		Connector: c.GetConnector(), Operation: c.GetOperation(), Cause: c.GetCause(),
 		Identity: c.GetIdentity(), EndsAt: c.GetEndsAt(), Grant: c.GetGrant(), Undoes: c.GetUndoes(),
+		Additive: c.GetAdditive(),
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode change of %s: %w", c.GetConnector(), err)
@@ -122,6 +123,13 @@ func (p *plan) of(t *target, identity string, op *connectorv1.Operation) *planv1
 		Connector: t.view.conn.Alias, Operation: op, Display: t.display(),
 		Cause: t.cause, Identity: identity, Rule: t.want.Rule,
 	}
+}
+
+func causeWord(c planv1.Cause) string {
+	if c == planv1.Cause_CAUSE_CLIENT {
+		return "client"
+	}
+	return "msp"
 }
 
 func causeOf(word string) (planv1.Cause, error) {

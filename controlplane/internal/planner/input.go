@@ -137,6 +137,9 @@ type Entry struct {
 	Grant  string
 	// EndsAt is the end of a timed membership, zero when it has none.
 	EndsAt time.Time
+	// Additive is true for a value of an attribute under that authority: it goes
+	// when nothing asks for it.
+	Additive bool
 	// Diverged is true once a snapshot showed that others wrote over Last.
 	Diverged bool
 }

@@ -42,8 +42,9 @@ type Look struct {
 //     brings that back. What the client causes takes the MSP's place: the MSP's
 //     entry for the item ends, and the client's entry keeps the state from before
 //     both.
-//   - A membership that stays while its last reason of one cause gives way to one
-//     of the other changes its cause (an add that already was so).
+//   - A membership, or a value of an additive attribute, that stays while its last
+//     reason of one cause gives way to one of the other changes its cause (an add
+//     that already was so).
 //   - Multi-valued attributes are remembered value by value, all else as a whole.
 //   - A deleted object takes all its entries with it. If Reeve had not created
 //     it, one remains that says it existed.
@@ -83,9 +84,11 @@ type written struct {
 	member           string
 	pre, post        [][]byte
 	place            int
-	preName          *connectorv1.Name
-	postName         *connectorv1.Name
-	same             func(a, b [][]byte) bool
+	// asked is true for a value that the change itself names.
+	asked    bool
+	preName  *connectorv1.Name
+	postName *connectorv1.Name
+	same     func(a, b [][]byte) bool
 }
 
 func (w *writer) advance() {
@@ -97,11 +100,11 @@ func (w *writer) advance() {
 		}
 		w.write(written{item: ItemExists, pre: truth(false), post: truth(true), postName: after.GetName()})
 		for _, a := range w.change.GetOperation().GetCreate().GetAttributes() {
-			w.attribute(a.GetName(), nil, nil)
+			w.attribute(&connectorv1.ValueDelta{Attribute: a.GetName()}, nil)
 		}
 	case connectorv1.OperationKind_OPERATION_KIND_UPDATE:
 		for _, d := range w.change.GetOperation().GetUpdate().GetDeltas() {
-			w.attribute(d.GetAttribute(), slices.Concat(d.GetRemove(), d.GetAdd()), before)
+			w.attribute(d, before)
 		}
 	case connectorv1.OperationKind_OPERATION_KIND_RENAME, connectorv1.OperationKind_OPERATION_KIND_MOVE:
 		w.write(written{
@@ -137,24 +140,29 @@ func (e *Entry) state() string {
 }
 
 // attribute takes what the receipt shows of one attribute into the ledger. Of a
-// multi-valued one only the named values count; without names, or for
-// references, which the plan names by object, all that differ.
-func (w *writer) attribute(name string, named [][]byte, before *auditv1.Touched) {
+// multi-valued one only the values that the delta names count; if it names none, or
+// references, which may be to objects that the plan made, all that differ.
+func (w *writer) attribute(d *connectorv1.ValueDelta, before *auditv1.Touched) {
+	name, named := d.GetAttribute(), slices.Concat(d.GetRemove(), d.GetAdd())
 	declared := w.look.Type.AttributeType(name)
 	rule := declared.GetRule()
+	asked := func([]byte) bool { return true }
 	pre, post := touchedValues(before, name), touchedValues(w.receipt.GetAfter(), name)
 	if rule == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE {
 		pre, post, named = w.references(pre), w.references(post), nil
+		asked = func(v []byte) bool {
+			return slices.ContainsFunc(d.GetAddRefs(), func(r *connectorv1.ObjectRef) bool { return bytes.Equal(v, anchorValue(r.GetAnchor())) })
+		}
 	}
 	same := func(a, b [][]byte) bool { return connectorv1.SameValues(rule, a, b) }
 	if declared != nil && !declared.GetMultiValued() {
-		w.write(written{item: ItemAttribute, attribute: declared.GetName(), pre: pre, post: post, same: same})
+		w.write(written{item: ItemAttribute, attribute: declared.GetName(), pre: pre, post: post, same: same, asked: len(post) > 0 && asked(post[0])})
 		return
 	}
 	if declared != nil {
 		name = declared.GetName()
 	}
-	if named == nil {
+	if len(named) == 0 {
 		named = slices.Concat(pre, post)
 	}
 	seen := map[string]bool{}
@@ -164,9 +172,12 @@ func (w *writer) attribute(name string, named [][]byte, before *auditv1.Touched)
 			continue
 		}
 		seen[canonical] = true
+		if !asked(v) && (len(only(rule, pre, v)) > 0) == (len(only(rule, post, v)) > 0) {
+			continue // another change's
+		}
 		w.write(written{
 			item: ItemAttribute, attribute: name, value: canonical,
-			pre: only(rule, pre, v), post: only(rule, post, v), same: same, place: place(rule, pre, v),
+			pre: only(rule, pre, v), post: only(rule, post, v), same: same, place: place(rule, pre, v), asked: asked(v),
 		})
 	}
 }
@@ -202,7 +213,7 @@ func (w *writer) write(x written) {
 		if !covered && (next.Diverged || !x.same(x.pre, next.Last)) {
 			next.Before, next.BeforeName, next.Place = x.pre, x.preName, x.place
 		}
-	case other >= 0 && (client || x.item == ItemMember && isTrue(x.pre) && isTrue(x.post)):
+	case other >= 0 && (client || w.stays(x, &w.entries[other])):
 		// The other cause's reason ends with this write.
 		next = w.entries[other]
 		if next.Diverged || !x.same(x.pre, next.Last) {
@@ -231,6 +242,18 @@ func (w *writer) write(x written) {
 			w.entries = slices.Delete(w.entries, other, other+1)
 		}
 	}
+}
+
+// stays reports that the write changes nothing but the reason for what is there.
+func (w *writer) stays(x written, other *Entry) bool {
+	if x.item == ItemMember {
+		return isTrue(x.pre) && isTrue(x.post)
+	}
+	return x.item == ItemAttribute && x.asked && other.Additive && w.additive(x) && len(x.pre) > 0 && x.same(x.pre, x.post)
+}
+
+func (w *writer) additive(x written) bool {
+	return x.item == ItemAttribute && slices.ContainsFunc(w.change.GetAdditive(), func(name string) bool { return strings.EqualFold(name, x.attribute) })
 }
 
 func (w *writer) credential(state string) {
@@ -275,6 +298,7 @@ func (w *writer) stamp(e *Entry, x written) {
 	e.Connector, e.Anchor, e.Type = w.receipt.GetConnector(), w.receipt.GetAnchor(), w.receipt.GetType()
 	e.Item, e.Attribute, e.Value, e.Member = x.item, x.attribute, x.value, x.member
 	e.Cause, e.Change, e.Grant = w.cause, w.receipt.GetChange(), w.receipt.GetGrant()
+	e.Additive = w.additive(x)
 	e.Identity, e.Rule, e.EndsAt = w.change.GetIdentity(), w.change.GetRule(), time.Time{}
 	if w.change.GetEndsAt() != nil {
 		e.EndsAt = w.change.GetEndsAt().AsTime()

@@ -24,6 +24,8 @@ type seat struct {
 type governed struct {
 	group         *connectorv1.Object
 	authoritative bool
+	// cause of who must go because the group is authoritative.
+	cause         planv1.Cause
 	named         bool
 	seats         map[string]*seat
 	adds, removes []*planv1.Change
@@ -58,7 +60,17 @@ func (p *plan) memberships() error {
 			continue
 		}
 		g := at(v, group)
-		g.named, g.authoritative = true, g.authoritative || e.Authority == policy.Authoritative
+		g.named = true
+		if e.Authority == policy.Authoritative {
+			cause, err := causeOf(e.Cause)
+			if err != nil {
+				return fmt.Errorf("entitlement %q: %w", e.ID, err)
+			}
+			if !g.authoritative || cause == planv1.Cause_CAUSE_CLIENT {
+				g.cause = cause
+			}
+			g.authoritative = true
+		}
 		byEntitlement[e.ID] = g
 	}
 	for i := range p.in.Desired {
@@ -238,12 +250,15 @@ func (p *plan) unseat(v *view, g *governed) {
 		switch {
 		case added && link != nil:
 			cause, rule, reason = e.Cause, e.Rule, "no role or grant asks for the membership any more"
-		case g.named && link != nil && p.leavers[identity] && t != nil && t.cause == planv1.Cause_CAUSE_CLIENT:
-			cause, rule, reason = t.cause, t.want.Rule, "the person has left"
-		case g.authoritative && v.conn.Mode == ModeEnforce && v.types[obj.GetType()].GetKind() == connectorv1.Kind_KIND_ACCOUNT:
-			reason = "the entitlement's members are exactly those that policy names"
+		case g.named && link != nil && p.leavers[identity] && (t != nil || p.unjudged[identity]):
+			cause, reason = planv1.Cause_CAUSE_CLIENT, "the person has left"
 			if t != nil {
-				cause, rule = t.cause, t.want.Rule
+				rule = t.want.Rule
+			}
+		case g.authoritative && v.conn.Mode == ModeEnforce && v.types[obj.GetType()].GetKind() == connectorv1.Kind_KIND_ACCOUNT:
+			cause, reason = g.cause, "the entitlement's members are exactly those that policy names"
+			if t != nil {
+				rule = t.want.Rule
 			}
 		case g.named && link != nil || added:
 			p.find(FindingUnexplained, v.conn.Alias, g.group.GetName().Text(), identity,

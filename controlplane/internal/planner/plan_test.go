@@ -170,7 +170,7 @@ func TestPlan(t *testing.T) {
 		{name: "an authoritative entitlement takes the rest out", in: func() Input {
 			in := tenant(account("anna"), team("files", "anna"))
 			in.Entitlements = []policy.Entitlement{entitlement}
-			in.Entitlements[0].Authority = policy.Authoritative
+			in.Entitlements[0].Authority, in.Entitlements[0].Cause = policy.Authoritative, "msp"
 			return in
 		}, changes: []string{"remove member uid=anna"}},
 		{name: "and does not before enforce", in: func() Input {
@@ -178,7 +178,7 @@ func TestPlan(t *testing.T) {
 			in.Connectors[0].Mode = ModeAdopt
 			in.Links = []Link{link("1", "anna")}
 			in.Entitlements = []policy.Entitlement{entitlement}
-			in.Entitlements[0].Authority = policy.Authoritative
+			in.Entitlements[0].Authority, in.Entitlements[0].Cause = policy.Authoritative, "msp"
 			return in
 		}, finding: FindingUnexplained, says: "anna"},
 		{name: "a leaver is disabled, stripped and loses the password", in: func() Input {

@@ -274,7 +274,7 @@ func (d *draft) attribute(rule *attributeProgram) (DesiredAttribute, bool, error
 }
 
 func byAttribute(a, b DesiredAttribute) int {
-	return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.Name, b.Name))
+	return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.Name, b.Name), strings.Compare(a.Cause, b.Cause))
 }
 
 // finish applies the state and settles the order of everything.

@@ -64,7 +64,7 @@ func TestDesired(t *testing.T) {
 		{"no role", person(map[string]string{"team": "z"}), nil, ""},
 		{"two roles give one account: values join, the client's cause stays",
 			person(map[string]string{"login": "bo", "email": "bo@x.example", "team": "a", "manager": "id-7", "note": "n"}), nil,
-			"corp/normal uid=bo,ou=people,dc=example client small/people mail(additive)=bo@team.example|bo@x.example manager(enforce)=id-7 note(enforce)=n title(enforce)=\n" +
+			"corp/normal uid=bo,ou=people,dc=example client small/people mail(additive)=bo@x.example mail(additive)=bo@team.example manager(enforce)=id-7 note(enforce)=n title(enforce)=\n" +
 				"app/users by small/people client also rule small/team"},
 		{"pending", at(anna, policy.StatePending, time.Time{}), nil, annaHas + " disabled" + attributes + "\napp/users by small/people client"},
 		{"suspended keeps memberships", at(anna, policy.StateSuspended, time.Time{}), nil, annaHas + " disabled" + attributes + "\napp/users by small/people client"},
@@ -117,8 +117,6 @@ func TestDesired(t *testing.T) {
 	}
 }
 
-// What policy cannot say for certain is an error: the planner leaves the
-// identity alone.
 // What only the MSP's role maps on the client's account keeps its cause.
 func TestAttributesKeepTheirRolesCause(t *testing.T) {
 	const mail = `          - {name: mail, value: '[identity.attr("login") + "@team.example"]', authority: additive}`
@@ -127,16 +125,19 @@ func TestAttributesKeepTheirRolesCause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	causes := map[string]string{}
+	causes := map[string][]string{}
 	for _, a := range d.Accounts[0].Attributes {
-		causes[a.Name] = a.Cause + " " + a.Rule
+		causes[a.Name] = append(causes[a.Name], strings.TrimSpace(a.Cause+" "+a.Rule+" "+strings.Join(a.Values, " ")))
 	}
-	want := map[string]string{"badge": "msp small/team", "mail": " ", "manager": " ", "title": " "}
+	// A value of each stands beside the other's, and stays apart.
+	want := map[string][]string{"badge": {"msp small/team a"}, "mail": {"bo@x.example", "msp small/team bo@team.example"}, "manager": {""}, "title": {""}}
 	if d.Accounts[0].Cause != "client" || !reflect.DeepEqual(causes, want) {
 		t.Errorf("account of %s with %v, want %v", d.Accounts[0].Cause, causes, want)
 	}
 }
 
+// What policy cannot say for certain is an error: the planner leaves the
+// identity alone.
 func TestDesiredErrors(t *testing.T) {
 	p := mustCompile(t, small, nil)
 	tests := []struct {

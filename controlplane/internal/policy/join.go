@@ -35,7 +35,8 @@ func join(a *Account, b Account) error {
 		b.stamp()
 	}
 	for _, wanted := range b.Attributes {
-		i := slices.IndexFunc(a.Attributes, func(x DesiredAttribute) bool { return strings.EqualFold(x.Name, wanted.Name) })
+		same := func(x DesiredAttribute) bool { return strings.EqualFold(x.Name, wanted.Name) }
+		i := slices.IndexFunc(a.Attributes, same)
 		if i < 0 {
 			a.Attributes = append(a.Attributes, wanted)
 			continue
@@ -45,8 +46,9 @@ func join(a *Account, b Account) error {
 		case have.Authority != wanted.Authority || have.Name != wanted.Name:
 			return disagree("attribute " + have.Name)
 		case have.Authority == Additive:
-			have.Values = union(have.Values, wanted.Values)
-			have.Refs = union(have.Refs, wanted.Refs)
+			joined := additive(append(having(a.Attributes, same), wanted))
+			a.Attributes = append(slices.DeleteFunc(a.Attributes, same), joined...)
+			continue
 		case !slices.Equal(have.Values, wanted.Values) || !slices.Equal(have.Refs, wanted.Refs):
 			return disagree("attribute " + have.Name)
 		}
@@ -60,6 +62,34 @@ func join(a *Account, b Account) error {
 		a.Cause, a.Rule = b.Cause, b.Rule
 	}
 	return nil
+}
+
+func having(list []DesiredAttribute, same func(DesiredAttribute) bool) []DesiredAttribute {
+	return slices.DeleteFunc(slices.Clone(list), func(x DesiredAttribute) bool { return !same(x) })
+}
+
+// additive joins values that stand beside each other, those of each reason apart.
+// A value that the client also wants is the client's.
+func additive(list []DesiredAttribute) []DesiredAttribute {
+	// The account's own reason, which is the client's where there are two, first.
+	slices.SortStableFunc(list, byAttribute)
+	var out []DesiredAttribute
+	for _, x := range list {
+		if n := len(out); n > 0 && out[n-1].Cause == x.Cause {
+			out[n-1].Values, out[n-1].Refs = union(out[n-1].Values, x.Values), union(out[n-1].Refs, x.Refs)
+			out[n-1].Rule = min(out[n-1].Rule, x.Rule)
+			continue
+		}
+		if n := len(out); n > 0 {
+			x.Values, x.Refs = except(x.Values, out[n-1].Values), except(x.Refs, out[n-1].Refs)
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func except(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(v string) bool { return slices.Contains(b, v) })
 }
 
 // stamp gives attributes the account's cause, before the account takes another's.

@@ -162,6 +162,10 @@ func (p *Program) nameEntitlements() error {
 		if len(e.Name) == 0 {
 			return fmt.Errorf("%s: entitlement %q: %w: its name is empty; give it a component of its own", rule.At, e.ID, ErrEvaluation)
 		}
+		e.Cause = "msp"
+		if slices.ContainsFunc(p.roles, func(r roleProgram) bool { return r.cause == "client" && slices.Contains(r.entitlements, e.ID) }) {
+			e.Cause = "client"
+		}
 		p.entitlements = append(p.entitlements, e)
 	}
 	slices.SortFunc(p.entitlements, func(a, b Entitlement) int { return strings.Compare(a.ID, b.ID) })

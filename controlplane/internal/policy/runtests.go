@@ -184,7 +184,7 @@ func compareAccount(what string, want ExpectedAccount, got Account) []string {
 		var have []string
 		for _, a := range got.Attributes {
 			if strings.EqualFold(a.Name, name) {
-				have = slices.Concat(a.Values, a.Refs)
+				have = slices.Concat(have, a.Values, a.Refs)
 			}
 		}
 		expected := slices.DeleteFunc(slices.Clone(want.Attributes[name]), func(v string) bool { return v == "" })

@@ -69,7 +69,8 @@ type Account struct {
 	Type string
 	// Name components leaf first, each a list of type, value pairs.
 	Name []Component
-	// Attributes sorted by name.
+	// Attributes sorted by name. An additive one stands there once for each cause
+	// that asks for values of it, the account's own first.
 	Attributes []DesiredAttribute
 	// Enabled is false for leavers, suspended and those yet to start.
 	Enabled bool
@@ -150,7 +151,10 @@ type Entitlement struct {
 	Type string
 	Name []Component
 	// Authority is Additive or Authoritative.
-	Authority   Authority
+	Authority Authority
+	// Cause of who must go because the entitlement is authoritative: the client's
+	// as soon as one of the client's roles gives it, else the MSP's.
+	Cause       string
 	Privileged  bool
 	Application string
 	Environment string

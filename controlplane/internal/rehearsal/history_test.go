@@ -189,7 +189,7 @@ func (w *world) run() []Applied {
 			w.t.Fatalf("change does not take effect: %v\n%v\n%v", a.Receipt.GetProblem(), a.Change, applied)
 		}
 		if w.in.Purpose != planv1.Purpose_PURPOSE_OFFBOARD {
-			w.shadow.see(a)
+			w.shadow.see(a, w.twin.directories[a.Change.GetConnector()].resolve)
 		}
 	}
 	w.in = in

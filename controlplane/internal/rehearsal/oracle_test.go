@@ -63,16 +63,47 @@ func newShadow(connectors []planner.Connector) *shadow {
 }
 
 // see takes one change that took effect into the oracle if it was the client's.
-func (s *shadow) see(a Applied) {
+// resolve finds the anchor behind a link key.
+func (s *shadow) see(a Applied, resolve func(key string) string) {
 	op := a.Change.GetOperation()
 	switch {
 	case !a.Succeeded():
 	case a.Change.GetCause() == planv1.Cause_CAUSE_CLIENT:
 		s.do(op, a.Receipt)
+	case op.GetUpdate() != nil:
+		// So too for a value beside others.
+		s.passOn(a, resolve)
 	case op.GetAddMember() != nil && a.Receipt.GetResult() == auditv1.Receipt_RESULT_ALREADY:
 		// The client no longer asks for it; that the MSP does is the MSP's.
 		if x := s.objects[a.Receipt.GetAnchor()]; x != nil {
 			delete(x.members, a.Receipt.GetMember())
+		}
+	}
+}
+
+// passOn takes from the client's the values that were there and that the MSP adds:
+// nobody of the client's asks for them any more.
+func (s *shadow) passOn(a Applied, resolve func(string) string) {
+	x := s.objects[a.Receipt.GetAnchor()]
+	if x == nil {
+		return
+	}
+	for _, d := range a.Change.GetOperation().GetUpdate().GetDeltas() {
+		declared := personType().AttributeType(d.GetAttribute())
+		before := (&connectorv1.Object{Attributes: a.Receipt.GetBefore().GetAttributes()}).Attribute(d.GetAttribute())
+		took := &connectorv1.ValueDelta{Attribute: d.GetAttribute()}
+		for _, v := range d.GetAdd() {
+			if connectorv1.HasValue(declared.GetRule(), before, v) {
+				took.Remove = append(took.Remove, v)
+			}
+		}
+		for _, ref := range d.GetAddRefs() {
+			if slices.ContainsFunc(before, func(key []byte) bool { return resolve(string(key)) == anchorOf(ref) }) {
+				took.RemoveRefs = append(took.RemoveRefs, ref)
+			}
+		}
+		if len(took.GetRemove())+len(took.GetRemoveRefs()) > 0 {
+			x.delta(took)
 		}
 	}
 }

@@ -189,6 +189,9 @@ func expected(in planner.Input, forward []Applied) (*Twin, map[place]bool, error
 			c := proto.CloneOf(c)
 			c.Operation.Action = &connectorv1.Operation_RemoveMember{RemoveMember: &connectorv1.RemoveMember{Member: c.Operation.GetAddMember().GetMember()}}
 			twin.impose(c)
+		case op.GetUpdate() != nil && len(c.GetAdditive()) > 0:
+			// So too for values.
+			twin.impose(twin.passedOn(a))
 		}
 	}
 	// Only where the objects end counts, not the way there.
@@ -206,6 +209,26 @@ func expected(in planner.Input, forward []Applied) (*Twin, map[place]bool, error
 		d.rename(o, name)
 	}
 	return twin, contested, nil
+}
+
+// passedOn is the change that takes what was there and what the applied change adds
+// all the same: values whose cause it takes over.
+func (t *Twin) passedOn(a Applied) *planv1.Change {
+	c := proto.CloneOf(a.Change)
+	before := &connectorv1.Object{Attributes: a.Receipt.GetBefore().GetAttributes()}
+	d := t.directories[c.GetConnector()]
+	for _, delta := range c.GetOperation().GetUpdate().GetDeltas() {
+		was := before.Attribute(delta.GetAttribute())
+		declared := d.types[c.GetOperation().GetObject().GetType()].AttributeType(delta.GetAttribute())
+		delta.Remove = slices.DeleteFunc(delta.GetAdd(), func(v []byte) bool { return !connectorv1.HasValue(declared.GetRule(), was, v) })
+		delta.RemoveRefs = slices.DeleteFunc(delta.GetAddRefs(), func(ref *connectorv1.ObjectRef) bool {
+			return !slices.ContainsFunc(was, func(key []byte) bool { return d.resolve(string(key)) == ref.GetAnchor() })
+		})
+		delta.Add, delta.AddRefs = nil, nil
+	}
+	update := c.GetOperation().GetUpdate()
+	update.Deltas = slices.DeleteFunc(update.GetDeltas(), func(d *connectorv1.ValueDelta) bool { return len(d.GetRemove())+len(d.GetRemoveRefs()) == 0 })
+	return c
 }
 
 func handedOver(in planner.Input, c *planv1.Change) bool {

@@ -30,12 +30,13 @@ func TestRehearseVerdicts(t *testing.T) {
 			return in
 		}, planv1.Rehearsal_VERDICT_ROUND_TRIP, ""},
 		{"what the client causes stays", func() planner.Input { return company(3, 2) }, planv1.Rehearsal_VERDICT_ROUND_TRIP, ""},
-		{"a revoked password is residue", func() planner.Input {
+		{"a new password is residue", func() planner.Input {
 			in := company(1, 0)
 			in = settle(t, in)
-			in.Ledger, in.Links[0].Created = nil, false
-			in.Desired[0].Accounts[0].Enabled, in.Desired[0].Accounts[0].Cause = false, "msp"
-			in.Leavers = []string{in.Desired[0].Subject}
+			in.Links[0].Created = false
+			in.Desired[0].Accounts[0].Cause, in.Desired[0].Accounts[0].Credential = "msp", &policy.Credential{Recipient: "hr"}
+			in.Ledger = []planner.Entry{{Connector: in.Links[0].Connector, Type: "person", Anchor: in.Links[0].Anchor, Item: planner.ItemCredential,
+				Last: [][]byte{[]byte("revoked")}, Cause: planv1.Cause_CAUSE_CLIENT, Identity: in.Links[0].Identity}}
 			return in
 		}, planv1.Rehearsal_VERDICT_RESIDUE, "credential"},
 		{"what the connector cannot delete is residue", func() planner.Input {

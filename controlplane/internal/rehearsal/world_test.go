@@ -1,6 +1,7 @@
 package rehearsal
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -221,6 +222,7 @@ func (w *world) connector(alias string) {
 			w.in.Entitlements = append(w.in.Entitlements, policy.Entitlement{
 				ID: fmt.Sprintf("%s/team%d", alias, i), Connector: alias, Type: "team", Name: teamName(i),
 				Authority: rapid.SampledFrom([]policy.Authority{policy.Additive, policy.Additive, policy.Authoritative}).Draw(t, "group authority"),
+				Cause:     rapid.SampledFrom([]string{"client", "msp"}).Draw(t, "group's cause"),
 			})
 		}
 	}
@@ -294,9 +296,27 @@ func (w *world) drawAccount(p *person, alias string) {
 			}
 		}
 		a.Attributes = append(a.Attributes, want)
+		if p.cause == "client" && want.Authority == policy.Additive && rapid.Bool().Draw(t, "the MSP asks too") {
+			w.alsoAsked(a, want, d)
+		}
 	}
-	slices.SortFunc(a.Attributes, func(x, y policy.DesiredAttribute) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(a.Attributes, func(x, y policy.DesiredAttribute) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.Cause, y.Cause))
+	})
 	p.accounts[alias] = a
+}
+
+// alsoAsked lets a role of the MSP ask for more values of an attribute.
+func (w *world) alsoAsked(a *policy.Account, client policy.DesiredAttribute, d *connectorv1.AttributeType) {
+	more := policy.DesiredAttribute{Name: client.Name, Authority: policy.Additive, Cause: "msp", Rule: "base/extra"}
+	for range rapid.IntRange(0, 2).Draw(w.t, "values of the MSP") {
+		if d.GetRule() == connectorv1.MatchingRule_MATCHING_RULE_REFERENCE {
+			more.Refs = append(more.Refs, rapid.SampledFrom(w.people).Draw(w.t, "ref of the MSP").id)
+		} else {
+			more.Values = append(more.Values, words1(w.t, "value of the MSP", d.GetName()))
+		}
+	}
+	a.Attributes = append(a.Attributes, more)
 }
 
 // desire writes the people down as policy would.

@@ -29,6 +29,7 @@ type kept struct {
 	Rule       string    `json:"rule,omitempty"`
 	Grant      string    `json:"grant,omitempty"`
 	EndsAt     time.Time `json:"ends_at,omitzero"`
+	Additive   bool      `json:"additive,omitempty"`
 	Diverged   bool      `json:"diverged,omitempty"`
 	Keys       []string  `json:"keys,omitempty"`
 	Place      int       `json:"place,omitempty"`
@@ -126,7 +127,7 @@ func list(t tx.Tx, where string, args ...any) ([]planner.Entry, error) {
 }
 
 func encode(e planner.Entry) ([]byte, error) {
-	k := kept{Type: e.Type, Before: e.Before, Last: e.Last, Identity: e.Identity, Change: e.Change, Rule: e.Rule, Grant: e.Grant, EndsAt: e.EndsAt.UTC(), Diverged: e.Diverged, Keys: e.Keys, Place: e.Place}
+	k := kept{Type: e.Type, Before: e.Before, Last: e.Last, Identity: e.Identity, Change: e.Change, Rule: e.Rule, Grant: e.Grant, EndsAt: e.EndsAt.UTC(), Additive: e.Additive, Diverged: e.Diverged, Keys: e.Keys, Place: e.Place}
 	if e.EndsAt.IsZero() {
 		k.EndsAt = time.Time{}
 	}
@@ -146,7 +147,7 @@ func decode(b []byte, e *planner.Entry) error {
 		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
 	}
 	e.Type, e.Before, e.Last, e.Identity, e.Change, e.Rule, e.Grant = k.Type, k.Before, k.Last, k.Identity, k.Change, k.Rule, k.Grant
-	e.EndsAt, e.Diverged, e.Keys, e.Place = k.EndsAt, k.Diverged, k.Keys, k.Place
+	e.EndsAt, e.Additive, e.Diverged, e.Keys, e.Place = k.EndsAt, k.Additive, k.Diverged, k.Keys, k.Place
 	var err error
 	if e.BeforeName, err = decodeName(k.BeforeName); err != nil {
 		return err

@@ -740,7 +740,10 @@ type Change struct {
 	// beside what the agent itself reads under the anchor and must fit.
 	Display string `protobuf:"bytes,14,opt,name=display,proto3" json:"display,omitempty"`
 	// For a change that undoes: the value was written by this earlier change.
-	Undoes        string `protobuf:"bytes,15,opt,name=undoes,proto3" json:"undoes,omitempty"`
+	Undoes string `protobuf:"bytes,15,opt,name=undoes,proto3" json:"undoes,omitempty"`
+	// Attributes of the operation whose values stand beside those of others and go
+	// again when nothing asks for them (policy's authority additive), sorted.
+	Additive      []string `protobuf:"bytes,16,rep,name=additive,proto3" json:"additive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -878,6 +881,13 @@ func (x *Change) GetUndoes() string {
 		return x.Undoes
 	}
 	return ""
+}
+
+func (x *Change) GetAdditive() []string {
+	if x != nil {
+		return x.Additive
+	}
+	return nil
 }
 
 // Order is a plan's signed sending to one agent.
@@ -1334,7 +1344,7 @@ const file_reeve_plan_v1_plan_proto_rawDesc = "" +
 	"\achanges\x18\x04 \x01(\rR\achanges\"L\n" +
 	"\x05Chunk\x12\x12\n" +
 	"\x04salt\x18\x01 \x01(\fR\x04salt\x12/\n" +
-	"\achanges\x18\x02 \x03(\v2\x15.reeve.plan.v1.ChangeR\achanges\"\xe3\x03\n" +
+	"\achanges\x18\x02 \x03(\v2\x15.reeve.plan.v1.ChangeR\achanges\"\xff\x03\n" +
 	"\x06Change\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tconnector\x18\x02 \x01(\tR\tconnector\x12\x14\n" +
@@ -1352,7 +1362,8 @@ const file_reeve_plan_v1_plan_proto_rawDesc = "" +
 	"\x05grant\x18\f \x01(\tR\x05grant\x120\n" +
 	"\aremoval\x18\r \x01(\x0e2\x16.reeve.plan.v1.RemovalR\aremoval\x12\x18\n" +
 	"\adisplay\x18\x0e \x01(\tR\adisplay\x12\x16\n" +
-	"\x06undoes\x18\x0f \x01(\tR\x06undoes\"\x90\x04\n" +
+	"\x06undoes\x18\x0f \x01(\tR\x06undoes\x12\x1a\n" +
+	"\badditive\x18\x10 \x03(\tR\badditive\"\x90\x04\n" +
 	"\x05Order\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\tR\x05order\x12\x1f\n" +
