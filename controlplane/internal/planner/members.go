@@ -246,7 +246,8 @@ func (p *plan) unseat(v *view, g *governed) {
 			continue
 		}
 		t := p.targets[targetKey{v.conn.Alias, identity, link.purpose()}]
-		cause, rule, reason := planv1.Cause_CAUSE_MSP, "", ""
+		var cause planv1.Cause
+		var rule, reason string
 		switch {
 		case added && link != nil:
 			cause, rule, reason = e.Cause, e.Rule, "no role or grant asks for the membership any more"
