@@ -57,7 +57,7 @@ func Blocked(p planning.Plan, dryRuns []planning.DryRun, agents []string) string
 		return "it changes nothing"
 	}
 	if p.Rehearsal.GetVerdict() == planv1.Rehearsal_VERDICT_FAILED {
-		why := "offboarding would not lead back to where it began"
+		why := "offboarding would not take back all that the MSP causes"
 		for _, f := range p.Findings {
 			if f.Kind == planning.FindingRehearsal {
 				why = f.Object + ": " + f.Sentence

@@ -95,11 +95,11 @@ func rehearsalWords(r *planv1.Rehearsal) string {
 	ways := "; " + number(r.GetForwardChanges()) + " forward, " + number(r.GetBackwardChanges()) + " back"
 	switch r.GetVerdict() {
 	case planv1.Rehearsal_VERDICT_ROUND_TRIP:
-		return "offboarding would lead back to where it began" + ways
+		return "offboarding would take back what the MSP causes, all of it" + ways
 	case planv1.Rehearsal_VERDICT_RESIDUE:
 		return "offboarding would lead back but for " + count(len(r.GetResidue()), "thing that stays", "things that stay") + ways
 	case planv1.Rehearsal_VERDICT_FAILED:
-		return "FAILED: offboarding would not lead back to where it began"
+		return "FAILED: offboarding would not take back all that the MSP causes"
 	}
 	return "not rehearsed"
 }

@@ -157,7 +157,7 @@ func (a *app) policyApply() *cobra.Command {
 				p.line("%s %s is stored; %s passed", p.strong(r.GetPolicy().GetName()), r.GetPolicy().GetVersion(), count(r.GetTests(), "test", "tests"))
 				p.facts("  ", "digest", hex.EncodeToString(r.GetPolicy().GetDigest()))
 				p.line("")
-				p.line("Next: reeve policy bind TENANT %s -p NAME=VALUE", r.GetPolicy().GetName())
+				p.line("Next: reeve policy bind TENANT %s [-p NAME=VALUE …]", r.GetPolicy().GetName())
 			})
 		}),
 	}

@@ -194,7 +194,7 @@ func (u *undoing) members(anchor string) {
 			u.diverged(group, top, "The membership of "+member.GetName().Text()+" was changed by others and is left as it is.")
 		}
 	}
-	u.handOver(group, "", handed, "memberships")
+	u.handOver(group, "", handed, "membership")
 	u.keepOne(u.v, g)
 	if g.stuck != "" {
 		u.removed[g.stuck] = slices.DeleteFunc(u.removed[g.stuck], func(id string) bool { return u.changes[id] == nil })

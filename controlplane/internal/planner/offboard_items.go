@@ -54,7 +54,7 @@ func (u *undoing) items(obj *connectorv1.Object) {
 	for _, name := range keysOf(restore) {
 		u.update(obj, name, restore[name], undoes[name])
 	}
-	u.handOver(obj, identity, handed, "items")
+	u.handOver(obj, identity, handed, "item")
 }
 
 // place is where the value that comes back stood.
@@ -208,8 +208,11 @@ func (u *undoing) diverged(obj *connectorv1.Object, e *Entry, sentence string) {
 }
 
 func (u *undoing) handOver(obj *connectorv1.Object, identity string, count int, what string) {
+	sentence := "1 " + what + " that the client caused stays as it is."
+	if count > 1 {
+		sentence = fmt.Sprintf("%d %ss that the client caused stay as they are.", count, what)
+	}
 	if count > 0 {
-		u.find(FindingHandedOver, u.v.conn.Alias, obj.GetName().Text(), identity, fmt.Sprintf(
-			"%d %s that the client caused stay as they are.", count, what))
+		u.find(FindingHandedOver, u.v.conn.Alias, obj.GetName().Text(), identity, sentence)
 	}
 }

@@ -51,7 +51,7 @@ func TestOffboarding(t *testing.T) {
 		{"what others gave it goes with it and is listed", leaving([]Entry{created}, titled(account("anna"), "x"), team("files", "anna")),
 			[]string{"delete uid=anna"}, FindingResidue, "values of title, membership in cn=files"},
 		{"what the client caused stays", leaving([]Entry{clients(created), clients(seated)}, account("anna"), team("files", "anna")),
-			nil, FindingHandedOver, "1 memberships"},
+			nil, FindingHandedOver, "1 membership"},
 		{"a value is given back", leaving([]Entry{wrote}, titled(account("anna"), "Boss")), []string{"update uid=anna"}, "", ""},
 		{"unless others wrote over it", leaving([]Entry{wrote}, titled(account("anna"), "Other")), nil, FindingDiverged, "title"},
 		{"what others gave back needs nothing", leaving([]Entry{wrote}, titled(account("anna"), "Clerk")), nil, "", ""},

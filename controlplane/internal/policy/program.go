@@ -162,10 +162,7 @@ func (p *Program) nameEntitlements() error {
 		if len(e.Name) == 0 {
 			return fmt.Errorf("%s: entitlement %q: %w: its name is empty; give it a component of its own", rule.At, e.ID, ErrEvaluation)
 		}
-		e.Cause = "msp"
-		if slices.ContainsFunc(p.roles, func(r roleProgram) bool { return r.cause == "client" && slices.Contains(r.entitlements, e.ID) }) {
-			e.Cause = "client"
-		}
+		e.Cause = p.entitlementCause(e.ID)
 		p.entitlements = append(p.entitlements, e)
 	}
 	slices.SortFunc(p.entitlements, func(a, b Entitlement) int { return strings.Compare(a.ID, b.ID) })
@@ -173,6 +170,18 @@ func (p *Program) nameEntitlements() error {
 		p.byID[p.entitlements[i].ID] = &p.entitlements[i]
 	}
 	return nil
+}
+
+func (p *Program) entitlementCause(id string) string {
+	cause := "client"
+	for _, r := range p.roles {
+		if slices.Contains(r.entitlements, id) {
+			if cause = r.cause; cause == "client" {
+				break
+			}
+		}
+	}
+	return cause
 }
 
 // Bundle that the program was compiled from.

@@ -152,8 +152,9 @@ type Entitlement struct {
 	Name []Component
 	// Authority is Additive or Authoritative.
 	Authority Authority
-	// Cause of who must go because the entitlement is authoritative: the client's
-	// as soon as one of the client's roles gives it, else the MSP's.
+	// Cause of who must go because the entitlement is authoritative: the MSP's if
+	// the MSP's roles alone give it. What only grants give is the client's, so that
+	// the end of the MSP's service gives nobody privileges back.
 	Cause       string
 	Privileged  bool
 	Application string
