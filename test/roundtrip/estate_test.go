@@ -118,6 +118,15 @@ func newEstate(count int) *estate {
 	return e
 }
 
+// everybodyWorks leaves nobody with an account who left or is suspended.
+func (e *estate) everybodyWorks() {
+	for _, p := range e.people {
+		if p.dn != "" {
+			p.end, p.status = "", "active"
+		}
+	}
+}
+
 func (e *estate) addPerson(w *ldifWriter, i int, dns, uids []string, posix []bool) {
 	given, family := []string{"Anna", "Bjørn", "Carla", "David", "Åse"}[i%5], []string{"Lie", "Ødegård", "van der Berg", "O'Neill", "Vik", "Aas", "Dahl"}[i%7]
 	login := fmt.Sprintf("user%05d", i)
