@@ -150,7 +150,7 @@ func (tx *Tx) Append(header *auditv1.Header, body *auditv1.Body) (uint64, error)
 	if err != nil {
 		return 0, fmt.Errorf("encode record body: %w", err)
 	}
-	salt := make([]byte, 16)
+	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(tx.j.o.Rand, salt); err != nil {
 		return 0, fmt.Errorf("read randomness for a salt: %w", err)
 	}

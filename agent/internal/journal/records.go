@@ -204,7 +204,7 @@ func checkBody(r *auditv1.Record) error {
 	if len(r.GetSalt()) == 0 && len(r.GetBody()) == 0 {
 		return nil // erased
 	}
-	if !bytes.Equal(h.GetBodyHash(), bodyHash(r.GetSalt(), r.GetBody())) {
+	if len(r.GetSalt()) != saltSize || !bytes.Equal(h.GetBodyHash(), bodyHash(r.GetSalt(), r.GetBody())) {
 		return fmt.Errorf("the body is not what was hashed")
 	}
 	return nil

@@ -264,6 +264,10 @@ func blob(b []byte) []byte {
 	return b
 }
 
+// saltSize is in bytes, and fixed: another one would move octets from the body into
+// the salt under the same hash.
+const saltSize = 16
+
 func bodyHash(salt, body []byte) []byte {
 	h := sha256.New()
 	h.Write(salt)

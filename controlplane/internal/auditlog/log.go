@@ -37,8 +37,10 @@ var (
 // format is the value of auditv1.Header.format.
 const format = 1
 
-// saltSize is in bytes. It hides bodies that could be guessed.
-const saltSize = 16
+// SaltSize of every record is in bytes. The salt hides bodies that could be guessed;
+// since both are hashed one after the other, another size would move octets from one
+// into the other.
+const SaltSize = 16
 
 // Log is every tenant's log. It is safe for concurrent use; two transactions
 // that append to one log at once are told apart by the head's compare-and-swap.
@@ -125,7 +127,7 @@ func (l *Log) AppendAct(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Bo
 	if err != nil {
 		return 0, fmt.Errorf("encode record body: %w", err)
 	}
-	salt := make([]byte, saltSize)
+	salt := make([]byte, SaltSize)
 	l.mu.Lock()
 	_, err = io.ReadFull(l.rand, salt)
 	l.mu.Unlock()

@@ -105,7 +105,7 @@ func (r *read) record(i int, tenant string, record *auditv1.Record) error {
 		// and that is the control plane's to make, later.
 		return errors.New("body is missing")
 	}
-	if len(record.GetSalt()) == 0 || !bytes.Equal(auditlog.BodyHash(record.GetSalt(), record.GetBody()), h.GetBodyHash()) {
+	if len(record.GetSalt()) != auditlog.SaltSize || !bytes.Equal(auditlog.BodyHash(record.GetSalt(), record.GetBody()), h.GetBodyHash()) {
 		return errors.New("body is not what was hashed")
 	}
 	r.bodies[i] = &auditv1.Body{}

@@ -151,10 +151,14 @@ func TestForgedBatchesAreRefused(t *testing.T) {
 		tamper func(b *auditv1.Batch)
 		want   error
 	}{
-		"no records":              {func(b *auditv1.Batch) { b.Records = nil }, intake.ErrMalformed},
-		"another agent's name":    {func(b *auditv1.Batch) { b.Agent = "dc2" }, intake.ErrMalformed},
-		"body changed":            {func(b *auditv1.Batch) { b.Records[0].Body[3] ^= 1 }, intake.ErrMalformed},
-		"salt left out":           {func(b *auditv1.Batch) { b.Records[0].Salt = nil }, intake.ErrMalformed},
+		"no records":           {func(b *auditv1.Batch) { b.Records = nil }, intake.ErrMalformed},
+		"another agent's name": {func(b *auditv1.Batch) { b.Agent = "dc2" }, intake.ErrMalformed},
+		"body changed":         {func(b *auditv1.Batch) { b.Records[0].Body[3] ^= 1 }, intake.ErrMalformed},
+		"salt left out":        {func(b *auditv1.Batch) { b.Records[0].Salt = nil }, intake.ErrMalformed},
+		"body in the salt": {func(b *auditv1.Batch) {
+			r := b.Records[0]
+			r.Salt, r.Body = slices.Concat(r.Salt, r.Body), nil // the hash is the same
+		}, intake.ErrMalformed},
 		"body left out":           {func(b *auditv1.Batch) { b.Records[0].Salt, b.Records[0].Body = nil, nil }, intake.ErrMalformed},
 		"unknown field in header": {func(b *auditv1.Batch) { b.Records[0].Header = unknown(b.Records[0].Header) }, intake.ErrMalformed},
 		"unknown field in batch":  {func(b *auditv1.Batch) { b.ProtoReflect().SetUnknown(unknown(nil)) }, intake.ErrMalformed},

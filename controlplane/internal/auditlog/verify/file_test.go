@@ -49,9 +49,11 @@ func build(t *testing.T) estate {
 	return s
 }
 
-func (s estate) act(verb string) {
+func (s estate) act(verb string) { s.actOf("fabrikam", verb) }
+
+func (s estate) actOf(tenant, verb string) {
 	s.Do(func(x tx.Tx) error {
-		_, err := s.Log.AppendAct(x, "fabrikam", &auditv1.Header{Type: auditv1.Type_TYPE_PLAN_MADE, Actor: "operator:kari"},
+		_, err := s.Log.AppendAct(x, tenant, &auditv1.Header{Type: auditv1.Type_TYPE_PLAN_MADE, Actor: "operator:kari"},
 			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: verb}}})
 		return err
 	})

@@ -27,6 +27,10 @@ import (
 // maxFrame bounds one frame in bytes.
 const maxFrame = 32 << 20
 
+// saltSize of records, in bytes. Salt and body are hashed one after the other, so
+// that another size would move octets from the one into the other unnoticed.
+const saltSize = 16
+
 // formatVersion of exports and headers that this version reads.
 const formatVersion = 1
 
@@ -301,7 +305,7 @@ func (v *verifier) body(index uint64, h *auditv1.Header, salt, body []byte) (*au
 	sum := sha256.New()
 	sum.Write(salt)
 	sum.Write(body)
-	if len(salt) == 0 || !bytes.Equal(sum.Sum(nil), h.GetBodyHash()) {
+	if len(salt) != saltSize || !bytes.Equal(sum.Sum(nil), h.GetBodyHash()) {
 		v.report.find(CodeBody, int64(index), "the body of entry %d (%s) is not what was hashed: it was changed", index, h.GetType())
 		return nil, false
 	}

@@ -315,7 +315,7 @@ type Header struct {
 	Change        string `protobuf:"bytes,9,opt,name=change,proto3" json:"change,omitempty"`
 	PolicyVersion string `protobuf:"bytes,10,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
 	Ticket        string `protobuf:"bytes,11,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	// SHA-256 over the salt followed by the body's bytes.
+	// SHA-256 over the salt, which has 16 bytes, followed by the body's bytes.
 	BodyHash      []byte `protobuf:"bytes,12,opt,name=body_hash,json=bodyHash,proto3" json:"body_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
