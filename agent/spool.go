@@ -2,7 +2,7 @@ package agent
 
 import (
 	"context"
-	"maps"
+	"iter"
 	"sync"
 	"time"
 
@@ -97,34 +97,36 @@ func (s *spool) waiting() uint64 {
 type base struct{ j *journal.Journal }
 
 // Observed implements observation.Base.
-func (b base) Observed(ctx context.Context, connector string) (snapshot string, digests map[string][32]byte, err error) {
+func (b base) Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (snapshot string, err error) {
 	err = b.j.View(ctx, func(tx *journal.Tx) error {
 		if snapshot, err = tx.Snapshot(connector); err != nil || snapshot == "" {
 			return err
 		}
-		digests = maps.Collect(tx.ObservedAll(connector))
+		told := uint64(0)
+		for anchor, digest := range tx.ObservedAll(connector) {
+			hold(anchor, digest)
+			told++
+		}
 		// An iterator cannot tell that it broke off: count.
 		n, err := tx.Count(connector)
-		if err == nil && n != uint64(len(digests)) {
-			snapshot, digests = "", nil
+		if err == nil && n != told {
+			snapshot = ""
 		}
 		return err
 	})
-	return snapshot, digests, err
+	return snapshot, err
 }
 
 // SetObserved implements observation.Base.
-func (b base) SetObserved(ctx context.Context, connector, snapshot string, changed map[string][32]byte, removed []string, full bool) error {
+func (b base) SetObserved(ctx context.Context, connector, snapshot string, changed iter.Seq2[string, [32]byte], removed []string, full bool) error {
 	return b.j.Commit(ctx, func(tx *journal.Tx) error {
 		if full {
 			if err := tx.DropObserved(connector, ""); err != nil {
 				return err
 			}
 		}
-		for anchor, digest := range changed {
-			if err := tx.PutObserved(connector, anchor, digest); err != nil {
-				return err
-			}
+		if err := tx.PutObservedAll(connector, changed); err != nil {
+			return err
 		}
 		for _, anchor := range removed {
 			if err := tx.DropObserved(connector, anchor); err != nil {

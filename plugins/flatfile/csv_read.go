@@ -36,10 +36,57 @@ func (c *csvSource) decode(b []byte) string {
 }
 
 func (c *csvSource) reader(data []byte) *csv.Reader {
-	r := csv.NewReader(strings.NewReader(c.decode(data)))
+	r := csv.NewReader(strings.NewReader(keepReturns(c.decode(data), c.delimiter)))
 	r.Comma = c.delimiter
 	r.FieldsPerRecord = -1
 	return r
+}
+
+// keepReturns doubles the carriage return before each line break inside quotes:
+// csv.Reader takes one away from every line, which is right at a record's end and
+// would alter a value within. It walks as the reader does: quotes count at a
+// field's beginning, and after a fault both go on with the next line.
+func keepReturns(text string, delimiter rune) string {
+	if !strings.Contains(text, "\r\n") {
+		return text
+	}
+	var b strings.Builder
+	begins, quoted := true, false
+	for rest := text; rest != ""; {
+		r, size := utf8.DecodeRuneInString(rest)
+		switch {
+		case quoted && strings.HasPrefix(rest, `""`):
+			size = 2
+		case quoted && r == '"':
+			quoted = false
+			if after := rest[1:]; after != "" && after[0] != '\n' && !strings.HasPrefix(after, "\r\n") && !strings.HasPrefix(after, string(delimiter)) {
+				size = lineLength(rest) // a quote in the middle
+				begins = true
+			}
+		case quoted && strings.HasPrefix(rest, "\r\n"):
+			b.WriteByte('\r')
+			size = 2
+		case quoted:
+		case begins && r == '"':
+			begins, quoted = false, true
+		case r == '"':
+			size = lineLength(rest) // a bare quote
+			begins = true
+		default:
+			begins = r == delimiter || r == '\n'
+		}
+		b.WriteString(rest[:size])
+		rest = rest[size:]
+	}
+	return b.String()
+}
+
+// lineLength is the length of the text's first line with its line break.
+func lineLength(text string) int {
+	if n := strings.IndexByte(text, '\n'); n >= 0 {
+		return n + 1
+	}
+	return len(text)
 }
 
 func (c *csvSource) headerProblem(said string) error {

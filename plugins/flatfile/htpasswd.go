@@ -108,7 +108,7 @@ func (f *htpasswdFormat) group(line string) (*entry, string) {
 		return nil, fault
 	}
 	o := &connectorv1.Object{Type: "group", Anchor: groupAnchor + name, Name: nameOf("group", name), Keys: []string{"group:" + name}, Display: name}
-	for _, m := range strings.Fields(members) {
+	for _, m := range strings.FieldsFunc(members, whiteSpace) {
 		if unprintable(m) {
 			return nil, "a member's name cannot be printed"
 		}

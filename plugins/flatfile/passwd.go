@@ -217,7 +217,7 @@ func (f *passwdFormat) groupEntry(line string) (*entry, string) {
 }
 
 func (f *passwdFormat) entries(t tables) (out []*entry, findings []*connectorv1.Problem) {
-	hashes := map[string]string{}
+	hashes, doubled := map[string]string{}, map[string]bool{}
 	for n, line := range t[shadowTable].lines {
 		if t[shadowTable].skipped(line) {
 			continue
@@ -226,10 +226,15 @@ func (f *passwdFormat) entries(t tables) (out []*entry, findings []*connectorv1.
 		if hash, ok := shadowHash(line); !ok {
 			findings = append(findings, quarantined(f.alias, f.paths[shadowTable].path, n, "not a shadow line"))
 		} else if _, twice := hashes[login]; twice {
+			doubled[login] = true
 			findings = append(findings, quarantined(f.alias, f.paths[shadowTable].path, n, "the name "+login+" stands on several lines"))
 		} else {
 			hashes[login] = hash
 		}
+	}
+	// Which of several lines counts is not ours to say: lookup refuses them too.
+	for login := range doubled {
+		delete(hashes, login)
 	}
 	users := f.place(passwdTable)
 	out, findings = collect(out, findings, f.alias, f.paths[users].path, t[users], func(line string) (*entry, string) { return f.userEntry(t, hashes, line) })

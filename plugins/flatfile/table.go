@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"unicode"
 )
 
 // table is a file of lines that is never changed: an edit returns a new one.
@@ -86,12 +85,12 @@ func (t *table) add(line string) *table {
 func (t *table) equal(o *table) bool { return t == o || slices.Equal(t.lines, o.lines) }
 
 // list edits the members of a group in place, leaving every byte that is not
-// the member's. Words are separated by any space when separator is " ".
+// the member's. Words are separated by any white space when separator is " ".
 type list struct{ text, separator string }
 
 func (l list) split() []string {
 	if l.separator == " " {
-		return strings.Fields(l.text)
+		return strings.FieldsFunc(l.text, whiteSpace)
 	}
 	var members []string
 	for m := range strings.SplitSeq(l.text, l.separator) {
@@ -113,11 +112,15 @@ func (l list) add(member string) string {
 	}
 }
 
+// whiteSpace is what Apache takes for it (apr_isspace in the C locale). Other
+// spaces of Unicode do not end a word there, and are longer than a byte.
+func whiteSpace(r rune) bool { return r == ' ' || '\t' <= r && r <= '\r' }
+
 // remove takes the member out wherever it stands, with one separator each.
 func (l list) remove(member string) string {
-	separates := func(r rune) bool { return string(r) == l.separator }
+	separates, word := func(r rune) bool { return string(r) == l.separator }, strings.TrimSpace
 	if l.separator == " " {
-		separates = unicode.IsSpace
+		separates, word = whiteSpace, func(s string) string { return s }
 	}
 	text := l.text
 	for from := 0; from <= len(text); {
@@ -126,7 +129,7 @@ func (l list) remove(member string) string {
 			to = from + next
 		}
 		switch {
-		case strings.TrimSpace(text[from:to]) != member:
+		case word(text[from:to]) != member:
 			from = to + 1
 		case from > 0:
 			// Separators are single bytes: the one before goes.

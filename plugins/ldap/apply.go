@@ -295,9 +295,9 @@ func (b *batch) already(ctx context.Context, t *target) (bool, error) {
 		above, err := parseDN(parent)
 		return err == nil && dnKey(above) == dnKey(parsed(&connectorv1.Name{Components: a.Move.GetTo()})), err
 	case *connectorv1.Operation_Enable:
-		return b.enablement(t.entry) == connectorv1.Enablement_ENABLEMENT_ENABLED, nil
+		return b.enablement(t.entry.GetEqualFoldAttributeValues) == connectorv1.Enablement_ENABLEMENT_ENABLED, nil
 	case *connectorv1.Operation_Disable:
-		return b.enablement(t.entry) == connectorv1.Enablement_ENABLEMENT_DISABLED, nil
+		return b.enablement(t.entry.GetEqualFoldAttributeValues) == connectorv1.Enablement_ENABLEMENT_DISABLED, nil
 	case *connectorv1.Operation_AddMember, *connectorv1.Operation_RemoveMember:
 		c, p := b.memberChange(t.op, 0)
 		if p != nil {

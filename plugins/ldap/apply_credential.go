@@ -45,7 +45,7 @@ func (b *batch) setCredential(ctx context.Context, t *target) error {
 // every lock away with a new password. In between, a moment, only the new
 // password would let anybody in.
 func (b *batch) keepDisabled(ctx context.Context, t *target) error {
-	if b.settings.Disable.Method != DisablePPolicy || b.enablement(t.entry) != connectorv1.Enablement_ENABLEMENT_DISABLED {
+	if b.settings.Disable.Method != DisablePPolicy || b.enablement(t.entry.GetEqualFoldAttributeValues) != connectorv1.Enablement_ENABLEMENT_DISABLED {
 		return nil
 	}
 	now := *t

@@ -254,7 +254,7 @@ func (b *batch) remove(ctx context.Context, t *target) error {
 // setEnablement does enable and disable by the configured method.
 func (b *batch) setEnablement(ctx context.Context, t *target) error {
 	disable := t.op.GetDisable() != nil
-	if isDisabled := b.enablement(t.entry) == connectorv1.Enablement_ENABLEMENT_DISABLED; isDisabled == disable {
+	if isDisabled := b.enablement(t.entry.GetEqualFoldAttributeValues) == connectorv1.Enablement_ENABLEMENT_DISABLED; isDisabled == disable {
 		return nil
 	}
 	var changes []ldap.Change

@@ -81,7 +81,7 @@ func (c *check) rights() {
 				read.Certain = false
 				c.tell(sdk.NewProblem(sdk.CodeNotFound, base, "read one "+t.name, "if there should be some, let "+c.out.BoundAs+" read and search them; check base and filter"), connectorv1.Severity_SEVERITY_NOTE)
 			default:
-				if _, p := c.object(t, c.session.server.anchor, result.Entries[0]); p != nil {
+				if _, p := newBuilder(c.Instance).object(t, c.session.server.anchor, lentEntry(result.Entries[0])); p != nil {
 					read.Allowed = false
 					c.tell(p, connectorv1.Severity_SEVERITY_ERROR)
 				}

@@ -40,31 +40,54 @@ func (s *session) close() {
 	_ = s.conn.Close()
 }
 
+// directory is what greeting a server needs of a connection: *ldap.Conn and
+// *searchConn have it.
+type directory interface {
+	StartTLS(config *tls.Config) error
+	TLSConnectionState() (tls.ConnectionState, bool)
+	Bind(dn, password string) error
+	ExternalBind() error
+	Search(request *ldap.SearchRequest) (*ldap.SearchResult, error)
+}
+
 // connect dials, makes TLS, binds and reads what the server says of itself.
 // Every failure is a *sdk.Problem.
 func (i *Instance) connect(ctx context.Context) (*session, error) {
-	s, err := i.dial(ctx)
+	raw, conn, err := i.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
-	defer stop()
-	// go-ldap has no deadline for the TLS handshake of StartTLS.
-	_ = s.raw.SetDeadline(i.now().Add(i.settings.timeout))
+	_, secure := conn.(*tls.Conn)
+	s := &session{raw: raw, conn: ldap.NewConn(conn, secure)}
+	s.conn.Start()
 	s.conn.SetTimeout(i.settings.timeout)
-	if err := i.greet(s); err != nil {
+	if s.server, s.spki, err = i.greet(ctx, raw, s.conn); err != nil {
 		s.close()
-		if ctx.Err() != nil {
-			return nil, i.problem(ctx.Err(), i.settings.URL, "connect")
-		}
 		return nil, err
 	}
-	_ = s.raw.SetDeadline(time.Time{})
 	s.used = i.now()
 	return s, nil
 }
 
-func (i *Instance) dial(ctx context.Context) (*session, error) {
+// connectForSearch is connect for a connection that reads answers itself. The
+// caller closes raw.
+func (i *Instance) connectForSearch(ctx context.Context) (raw net.Conn, c *searchConn, s *server, err error) {
+	raw, conn, err := i.dial(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	c = newSearchConn(conn, i.settings.timeout)
+	c.bounded = true
+	if s, _, err = i.greet(ctx, raw, c); err != nil {
+		_ = raw.Close()
+		return nil, nil, nil, err
+	}
+	c.bounded = false
+	return raw, c, s, nil
+}
+
+// dial returns the connection, and what to speak over: the same, or TLS over it.
+func (i *Instance) dial(ctx context.Context) (raw, conn net.Conn, err error) {
 	network, address := "tcp", ""
 	switch u := i.settings.address; u.Scheme {
 	case "ldapi":
@@ -77,25 +100,21 @@ func (i *Instance) dial(ctx context.Context) (*session, error) {
 		address = net.JoinHostPort(u.Hostname(), port)
 	}
 	dialer := &net.Dialer{Timeout: i.settings.timeout}
-	raw, err := dialer.DialContext(ctx, network, address)
+	raw, err = dialer.DialContext(ctx, network, address)
 	if err != nil {
-		return nil, i.problem(err, i.settings.URL, "connect")
+		return nil, nil, i.problem(err, i.settings.URL, "connect")
 	}
 	if i.settings.address.Scheme != "ldaps" {
-		s := &session{raw: raw, conn: ldap.NewConn(raw, false)}
-		s.conn.Start()
-		return s, nil
+		return raw, raw, nil
 	}
 	secure := tls.Client(raw, i.tlsConfig())
 	handshake, cancel := context.WithTimeout(ctx, i.settings.timeout)
 	defer cancel()
 	if err := secure.HandshakeContext(handshake); err != nil {
 		_ = raw.Close()
-		return nil, i.tlsProblem(err)
+		return nil, nil, i.tlsProblem(err)
 	}
-	s := &session{raw: raw, conn: ldap.NewConn(secure, true), spki: spki(secure.ConnectionState())}
-	s.conn.Start()
-	return s, nil
+	return raw, secure, nil
 }
 
 func (i *Instance) tlsConfig() *tls.Config {
@@ -131,33 +150,48 @@ func spki(state tls.ConnectionState) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// greet does StartTLS, bind and the reading of the root DSE.
-func (i *Instance) greet(s *session) error {
-	if i.settings.StartTLS {
-		if err := s.conn.StartTLS(i.tlsConfig()); err != nil {
-			if isAnswer(err) {
-				return sdk.NewProblem(sdk.CodeTLSRefused, i.settings.URL, "StartTLS", "enable TLS on the server, or use ldaps://").WithSaid(said(err)).WithCause(err)
-			}
-			return i.tlsProblem(err)
+// greet does StartTLS, bind and the reading of the root DSE within the timeout.
+// Closing raw is left to the caller.
+func (i *Instance) greet(ctx context.Context, raw net.Conn, c directory) (s *server, key string, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer stop()
+	// go-ldap has no deadline for the TLS handshake of StartTLS.
+	_ = raw.SetDeadline(i.now().Add(i.settings.timeout))
+	if s, err = i.introduce(c); err != nil {
+		if ctx.Err() != nil {
+			err = i.problem(ctx.Err(), i.settings.URL, "connect")
 		}
-		if state, ok := s.conn.TLSConnectionState(); ok {
-			s.spki = spki(state)
+		return nil, "", err
+	}
+	_ = raw.SetDeadline(time.Time{})
+	if state, ok := c.TLSConnectionState(); ok {
+		key = spki(state)
+	}
+	return s, key, nil
+}
+
+func (i *Instance) introduce(c directory) (*server, error) {
+	if i.settings.StartTLS {
+		if err := c.StartTLS(i.tlsConfig()); err != nil {
+			if isAnswer(err) {
+				return nil, sdk.NewProblem(sdk.CodeTLSRefused, i.settings.URL, "StartTLS", "enable TLS on the server, or use ldaps://").WithSaid(said(err)).WithCause(err)
+			}
+			return nil, i.tlsProblem(err)
 		}
 	}
 	tried, err := "bind", error(nil)
 	switch {
 	case i.settings.BindDN != "":
 		tried = "bind as " + i.settings.BindDN
-		err = s.conn.Bind(i.settings.BindDN, i.password)
+		err = c.Bind(i.settings.BindDN, i.password)
 	case i.settings.address.Scheme == "ldapi":
 		tried = "bind with SASL EXTERNAL"
-		err = s.conn.ExternalBind()
+		err = c.ExternalBind()
 	}
 	if err != nil {
-		return i.problem(err, i.settings.URL, tried)
+		return nil, i.problem(err, i.settings.URL, tried)
 	}
-	s.server, err = i.readServer(s.conn)
-	return err
+	return i.readServer(c)
 }
 
 // lane is a connection that callers share, one after another or at once, and

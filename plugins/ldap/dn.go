@@ -222,12 +222,16 @@ func name(dn []rdn) *connectorv1.Name {
 		for j, p := range r {
 			c.Parts[j] = &connectorv1.Part{Type: p.typ, Value: p.value}
 		}
-		slices.SortFunc(c.Parts, func(a, b *connectorv1.Part) int {
-			return cmp.Or(cmp.Compare(a.GetType(), b.GetType()), cmp.Compare(a.GetValue(), b.GetValue()))
-		})
+		sortParts(c.Parts)
 		n.Components[i] = c
 	}
 	return n
+}
+
+func sortParts(parts []*connectorv1.Part) {
+	slices.SortFunc(parts, func(a, b *connectorv1.Part) int {
+		return cmp.Or(cmp.Compare(a.GetType(), b.GetType()), cmp.Compare(a.GetValue(), b.GetValue()))
+	})
 }
 
 // dnKeyPrefix begins the link keys that are DNs.

@@ -1,6 +1,7 @@
 package ldap
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"github.com/reevehq/reeve/plugins/ldap/internal/message"
 	"github.com/reevehq/reeve/plugins/sdk"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
@@ -22,54 +24,116 @@ const uidKeyPrefix = "uid:"
 // (RFC 4517 3.3.21).
 var optionalUID = regexp.MustCompile(`#'[01]*'B$`)
 
+// builder makes the contract's objects of entries, in memory of their own. It
+// remembers what entries have in common and is for one goroutine.
+type builder struct {
+	*Instance
+	names nameCache
+	// declared finds a type's attribute by the name as the server writes it.
+	declared map[*objectType]map[string]*connectorv1.AttributeType
+	// text gathers the strings of one object and spans where each is, so that
+	// they are one allocation; octets does the same for values.
+	text  []byte
+	spans []span
+}
+
+type span struct{ from, to int }
+
+func newBuilder(i *Instance) *builder {
+	return &builder{Instance: i, declared: map[*objectType]map[string]*connectorv1.AttributeType{}}
+}
+
+// shown returns the values of an attribute, whose name may be in any case, as
+// the entry first has it.
+func shown(e *message.Entry, name string) [][]byte {
+	for n := range e.Attributes {
+		if a := &e.Attributes[n]; len(a.Type) == len(name) && strings.EqualFold(string(a.Type), name) {
+			return a.Values
+		}
+	}
+	return nil
+}
+
+// shows reports whether an attribute has that value in any case.
+func shows(e *message.Entry, name, value string) bool {
+	return slices.ContainsFunc(shown(e, name), func(v []byte) bool { return strings.EqualFold(string(v), value) })
+}
+
 // object makes the contract's form of an entry. A problem in its place is an
 // entry that is there and cannot be read well enough.
-func (i *Instance) object(t *objectType, anchor string, e *ldap.Entry) (*connectorv1.Object, *sdk.Problem) {
-	dn, err := parseDN(e.DN)
+func (b *builder) object(t *objectType, anchor string, e *message.Entry) (*connectorv1.Object, *sdk.Problem) {
+	dn, err := b.names.parse(e.Name)
 	if err != nil {
-		return nil, i.unreadable(e.DN, "its name cannot be parsed").WithCause(err)
+		return nil, b.unreadable(string(e.Name), "its name cannot be parsed").WithCause(err)
 	}
-	id := e.GetEqualFoldAttributeValue(anchor)
-	if id == "" || !utf8.ValidString(id) {
-		return nil, i.unreadable(e.DN, "it shows no "+anchor)
+	var id []byte
+	if ids := shown(e, anchor); len(ids) > 0 {
+		id = ids[0]
 	}
-	for _, must := range append([]string{"objectClass"}, t.must...) {
-		if len(e.GetEqualFoldAttributeValues(must)) == 0 {
-			return nil, i.unreadable(e.DN, "it shows no "+must+", which every "+t.name+" has")
+	if len(id) == 0 || !utf8.Valid(id) {
+		return nil, b.unreadable(string(e.Name), "it shows no "+anchor)
+	}
+	if len(shown(e, "objectClass")) == 0 {
+		return nil, b.lacks(t, e, "objectClass")
+	}
+	for _, must := range t.must {
+		if len(shown(e, must)) == 0 {
+			return nil, b.lacks(t, e, must)
 		}
 	}
-	o := &connectorv1.Object{Type: t.name, Anchor: id, Name: name(dn), Display: name(dn).Text(), Keys: []string{dnKey(dn)}}
-	for _, a := range e.Attributes {
-		key := strings.ToLower(a.Name)
-		declared := t.byName[key]
-		if declared == nil || declared.GetSecret() || len(a.ByteValues) == 0 {
-			continue
-		}
-		values, p := i.values(declared, e.DN, a.ByteValues)
-		if p != nil {
-			return nil, p
-		}
-		o.Attributes = append(o.Attributes, &connectorv1.Attribute{Name: declared.GetName(), Values: values})
+	attributes, p := b.attributes(t, e)
+	if p != nil {
+		return nil, p
 	}
-	slices.SortFunc(o.Attributes, func(a, b *connectorv1.Attribute) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	b.text, b.spans = b.text[:0], b.spans[:0]
+	b.keep(append(b.text, id...))
+	b.keep(append(b.text, dn.key...))
+	keys := 1
+	o := &connectorv1.Object{Type: t.name, Name: dn.name, Display: dn.text, Attributes: attributes}
 	switch t.kind {
 	case connectorv1.Kind_KIND_ACCOUNT:
-		o.Enablement = i.enablement(e)
-		if hasClass(e, "posixAccount") {
-			for _, uid := range e.GetEqualFoldAttributeValues("uid") {
-				o.Keys = append(o.Keys, uidKeyPrefix+uid)
+		if b.settings.Disable.Method != DisableNone {
+			o.Enablement = b.enablement(func(name string) []string { return texts(shown(e, name)) })
+		}
+		if shows(e, "objectClass", "posixAccount") {
+			for _, uid := range shown(e, "uid") {
+				b.keep(append(append(b.text, uidKeyPrefix...), uid...))
+				keys++
 			}
 		}
 	default:
-		members, p := i.members(t, e)
-		if p != nil {
+		if p := b.members(t, e); p != nil {
 			return nil, p
 		}
-		o.Members = members
+	}
+	all := string(b.text)
+	at := func(s span) string { return all[s.from:s.to] }
+	o.Anchor = at(b.spans[0])
+	o.Keys = make([]string, keys)
+	for n := range o.Keys {
+		o.Keys[n] = at(b.spans[1+n])
+	}
+	if members := b.spans[1+keys:]; len(members) > 0 {
+		o.Members = make([]string, len(members))
+		for n, s := range members {
+			o.Members[n] = at(s)
+		}
+		slices.Sort(o.Members)
+		o.Members = slices.Compact(o.Members)
 	}
 	slices.Sort(o.Keys)
 	o.Keys = slices.Compact(o.Keys)
 	return o, nil
+}
+
+// keep takes over text, which is what was gathered before and one string more.
+func (b *builder) keep(text []byte) {
+	b.spans = append(b.spans, span{len(b.text), len(text)})
+	b.text = text
+}
+
+func (b *builder) lacks(t *objectType, e *message.Entry, attribute string) *sdk.Problem {
+	return b.unreadable(string(e.Name), "it shows no "+attribute+", which every "+t.name+" has")
 }
 
 func (i *Instance) unreadable(dn, why string) *sdk.Problem {
@@ -89,6 +153,72 @@ func displayDN(dn string) string {
 	return name(parsedDN).Text()
 }
 
+// declaration returns what the type says of an attribute, nil for what is not
+// declared or secret.
+func (b *builder) declaration(t *objectType, attribute []byte) *connectorv1.AttributeType {
+	known := b.declared[t]
+	if known == nil {
+		known = map[string]*connectorv1.AttributeType{}
+		b.declared[t] = known
+	}
+	if a, ok := known[string(attribute)]; ok {
+		return a
+	}
+	a := t.byName[strings.ToLower(string(attribute))]
+	if a.GetSecret() {
+		a = nil
+	}
+	if len(known) < mostRemembered && len(attribute) <= longestRemembered {
+		known[string(attribute)] = a
+	}
+	return a
+}
+
+// attributes returns the declared ones, sorted by name, in few allocations.
+func (b *builder) attributes(t *objectType, e *message.Entry) ([]*connectorv1.Attribute, *sdk.Problem) {
+	count, values, octets := 0, 0, 0
+	for n := range e.Attributes {
+		a := &e.Attributes[n]
+		if len(a.Values) == 0 || b.declaration(t, a.Type) == nil {
+			continue
+		}
+		count, values = count+1, values+len(a.Values)
+		for _, v := range a.Values {
+			octets += len(v)
+		}
+	}
+	if count == 0 {
+		return nil, nil
+	}
+	out, all := make([]*connectorv1.Attribute, 0, count), make([]connectorv1.Attribute, count)
+	lists, data := make([][]byte, 0, values), make([]byte, 0, octets)
+	for n := range e.Attributes {
+		a := &e.Attributes[n]
+		declared := b.declaration(t, a.Type)
+		if len(a.Values) == 0 || declared == nil {
+			continue
+		}
+		from := len(lists)
+		for _, v := range a.Values {
+			if declared.GetRule() == reference {
+				key, _, err := b.names.appendKey(nil, v)
+				if err != nil {
+					return nil, b.noDN(string(e.Name), declared.GetName(), v)
+				}
+				lists = append(lists, key)
+				continue
+			}
+			data = append(data, v...)
+			lists = append(lists, data[len(data)-len(v):len(data):len(data)])
+		}
+		next := &all[len(out)]
+		next.Name, next.Values = declared.GetName(), lists[from:len(lists):len(lists)]
+		out = append(out, next)
+	}
+	slices.SortFunc(out, func(a, b *connectorv1.Attribute) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return out, nil
+}
+
 // values returns the raw values; of references, link keys.
 func (i *Instance) values(a *connectorv1.AttributeType, dn string, raw [][]byte) ([][]byte, *sdk.Problem) {
 	if a.GetRule() != reference {
@@ -98,43 +228,53 @@ func (i *Instance) values(a *connectorv1.AttributeType, dn string, raw [][]byte)
 	for n, v := range raw {
 		target, err := parseDN(string(v))
 		if err != nil {
-			return nil, i.unreadable(dn, fmt.Sprintf("%s holds %q, which is no DN", a.GetName(), sdk.Clean(string(v))))
+			return nil, i.noDN(dn, a.GetName(), v)
 		}
 		out[n] = []byte(dnKey(target))
 	}
 	return out, nil
 }
 
-func (i *Instance) members(t *objectType, e *ldap.Entry) ([]string, *sdk.Problem) {
-	var out []string
-	for _, v := range e.GetEqualFoldAttributeValues(t.member) {
-		if t.memberKey == uidKeyPrefix {
-			out = append(out, uidKeyPrefix+v)
-			continue
-		}
-		suffix := optionalUID.FindString(v)
-		dn, err := parseDN(strings.TrimSuffix(v, suffix))
-		if err != nil {
-			return nil, i.unreadable(e.DN, fmt.Sprintf("%s holds %q, which is no DN", t.member, sdk.Clean(v)))
-		}
-		if key := dnKey(dn) + suffix; len(dn) > 0 && key != i.placeholderKey {
-			out = append(out, key)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+func (i *Instance) noDN(dn, attribute string, value []byte) *sdk.Problem {
+	return i.unreadable(dn, fmt.Sprintf("%s holds %q, which is no DN", attribute, sdk.Clean(string(value))))
 }
 
-func (i *Instance) enablement(e *ldap.Entry) connectorv1.Enablement {
+// members keeps the group's members.
+func (b *builder) members(t *objectType, e *message.Entry) *sdk.Problem {
+	for _, v := range shown(e, t.member) {
+		if t.memberKey == uidKeyPrefix {
+			b.keep(append(append(b.text, uidKeyPrefix...), v...))
+			continue
+		}
+		var suffix []byte
+		if bytes.HasSuffix(v, []byte("'B")) {
+			suffix = optionalUID.Find(v)
+		}
+		from := len(b.text)
+		text, empty, err := b.names.appendKey(b.text, v[:len(v)-len(suffix)])
+		if err != nil {
+			return b.noDN(string(e.Name), t.member, v)
+		}
+		text = append(text, suffix...)
+		if empty || string(text[from:]) == b.placeholderKey {
+			continue
+		}
+		b.keep(text)
+	}
+	return nil
+}
+
+// enablement goes by an entry's values of an attribute.
+func (i *Instance) enablement(values func(attribute string) []string) connectorv1.Enablement {
 	d := i.settings.Disable
 	disabled := false
 	switch d.Method {
 	case DisablePPolicy:
 		// Another time is a lock by failed binds, which is not ours to report
 		// as an administrator's.
-		disabled = slices.Contains(e.GetEqualFoldAttributeValues(lockAttribute), lockedForever)
+		disabled = slices.Contains(values(lockAttribute), lockedForever)
 	case DisableAttribute:
-		disabled = slices.ContainsFunc(e.GetEqualFoldAttributeValues(d.Attribute.Name), func(v string) bool { return sameText(v, d.Attribute.Disabled) })
+		disabled = slices.ContainsFunc(values(d.Attribute.Name), func(v string) bool { return sameText(v, d.Attribute.Disabled) })
 	default:
 		return connectorv1.Enablement_ENABLEMENT_UNSPECIFIED
 	}
@@ -142,6 +282,14 @@ func (i *Instance) enablement(e *ldap.Entry) connectorv1.Enablement {
 		return connectorv1.Enablement_ENABLEMENT_DISABLED
 	}
 	return connectorv1.Enablement_ENABLEMENT_ENABLED
+}
+
+func texts(values [][]byte) []string {
+	out := make([]string, len(values))
+	for n, v := range values {
+		out[n] = string(v)
+	}
+	return out
 }
 
 // sameText compares as case-ignore, which holds for what marks an account.

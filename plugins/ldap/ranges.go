@@ -1,6 +1,7 @@
 package ldap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/reevehq/reeve/plugins/ldap/internal/message"
 )
 
 // errRange is wrapped when a server that answers in ranges of values does not
@@ -15,29 +18,17 @@ import (
 var errRange = errors.New("values in ranges")
 
 // completeRanges replaces attributes like "member;range=0-1499" by the whole
-// attribute (MS-ADTS 3.1.1.3.1.3.3). Read plainly, such a group looks empty.
-func (i *Instance) completeRanges(ctx context.Context, e *ldap.Entry) error {
-	for _, a := range e.Attributes {
-		base, last, ranged := parseRange(a.Name)
-		if !ranged {
-			continue
-		}
-		for last >= 0 {
-			next, upTo, err := i.readRange(ctx, e.DN, base, last+1)
-			if err != nil {
-				return err
-			}
-			if upTo >= 0 && upTo <= last || len(next.ByteValues) == 0 {
-				return fmt.Errorf("%w: the server gave nothing of %s from value %d on", errRange, base, last+1)
-			}
-			a.Values, a.ByteValues, last = append(a.Values, next.Values...), append(a.ByteValues, next.ByteValues...), upTo
-		}
-		a.Name = base
-	}
-	// The server shows the plain name too, without values.
+// attribute (MS-ADTS 3.1.1.3.1.3.3), and drops attributes without values: a
+// server shows the plain name too, empty. Read plainly, such a group looks empty.
+func (i *Instance) completeRanges(ctx context.Context, e *message.Entry) error {
 	kept := e.Attributes[:0]
 	for _, a := range e.Attributes {
-		if len(a.ByteValues) > 0 {
+		if bytes.IndexByte(a.Type, ';') >= 0 {
+			if err := i.completeRange(ctx, e, &a); err != nil {
+				return err
+			}
+		}
+		if len(a.Values) > 0 {
 			kept = append(kept, a)
 		}
 	}
@@ -45,7 +36,26 @@ func (i *Instance) completeRanges(ctx context.Context, e *ldap.Entry) error {
 	return nil
 }
 
-func (i *Instance) readRange(ctx context.Context, dn, attribute string, from int) (*ldap.EntryAttribute, int, error) {
+func (i *Instance) completeRange(ctx context.Context, e *message.Entry, a *message.Attribute) error {
+	base, last, ranged := parseRange(string(a.Type))
+	if !ranged {
+		return nil
+	}
+	for last >= 0 {
+		next, upTo, err := i.readRange(ctx, string(e.Name), base, last+1)
+		if err != nil {
+			return err
+		}
+		if upTo >= 0 && upTo <= last || len(next) == 0 {
+			return fmt.Errorf("%w: the server gave nothing of %s from value %d on", errRange, base, last+1)
+		}
+		a.Values, last = append(a.Values, next...), upTo
+	}
+	a.Type = []byte(base)
+	return nil
+}
+
+func (i *Instance) readRange(ctx context.Context, dn, attribute string, from int) ([][]byte, int, error) {
 	var result *ldap.SearchResult
 	err := i.ask(ctx, &i.reading, func(s *session) (err error) {
 		result, err = s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, anyObject,
@@ -58,7 +68,7 @@ func (i *Instance) readRange(ctx context.Context, dn, attribute string, from int
 	for _, e := range result.Entries {
 		for _, a := range e.Attributes {
 			if base, last, ranged := parseRange(a.Name); ranged && strings.EqualFold(base, attribute) {
-				return a, last, nil
+				return a.ByteValues, last, nil
 			}
 		}
 	}

@@ -117,13 +117,14 @@ func (i *Instance) anchorAttribute(ctx context.Context) (string, error) {
 }
 
 func (i *Instance) readResult(ctx context.Context, t *objectType, anchor string, e *ldap.Entry) *connectorv1.ReadResult {
-	if err := i.completeRanges(ctx, e); err != nil {
+	lent := lentEntry(e)
+	if err := i.completeRanges(ctx, lent); err != nil {
 		return notRead(i.problem(err, displayDN(e.DN), "read all values"))
 	}
-	if len(e.GetEqualFoldAttributeValues("objectClass")) > 0 && !hasClass(e, t.name) {
+	if len(shown(lent, "objectClass")) > 0 && !shows(lent, "objectClass", t.name) {
 		return notRead(sdk.NewProblem(sdk.CodeUnknownType, displayDN(e.DN), "read it as "+t.name, "the entry there is of another type: choose another name, or ask for its own type"))
 	}
-	o, p := i.object(t, anchor, e)
+	o, p := newBuilder(i).object(t, anchor, lent)
 	if p != nil {
 		return notRead(p)
 	}

@@ -46,7 +46,7 @@ func (s *server) extension(oid string) bool { return slices.Contains(s.extension
 // asserts reports whether a base state can be asserted with the effect.
 func (s *server) asserts() bool { return s.control(oidAssertion) }
 
-func (i *Instance) readServer(c *ldap.Conn) (*server, error) {
+func (i *Instance) readServer(c directory) (*server, error) {
 	result, err := c.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, anyObject,
 		[]string{"objectClass", "vendorName", "vendorVersion", "namingContexts", "subschemaSubentry", "supportedControl", "supportedExtension"}, nil))
 	if err != nil {
@@ -69,7 +69,7 @@ func (i *Instance) readServer(c *ldap.Conn) (*server, error) {
 }
 
 // detect finds the anchor attribute on the first base that can be read.
-func (i *Instance) detect(c *ldap.Conn, s *server) error {
+func (i *Instance) detect(c directory, s *server) error {
 	s.anchor = i.settings.Anchor
 	for _, base := range append(i.bases(), s.contexts...) {
 		result, err := c.Search(ldap.NewSearchRequest(base, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, anyObject,

@@ -14,7 +14,9 @@ import (
 const (
 	batchObjects = 500
 	maxBatch     = 1000
-	batchBytes   = 1 << 20
+	// batchBytes lets the host work on one batch while the next is made. Larger
+	// ones are no faster; they and their envelope fit a buffer of BufferPool.
+	batchBytes = 127 << 10
 	// objectBytes leaves room for the envelope under MaxMessage.
 	objectBytes = MaxMessage - 64<<10
 	maxFindings = 1000
@@ -39,6 +41,7 @@ type outbox struct {
 	seeds    [2]maphash.Seed
 	anchors  map[[2]uint64]struct{}
 	keys     map[[2]uint64]struct{}
+	hashes   [][2]uint64 // room for one object's
 	findings []*connectorv1.Problem
 	told     map[string]bool
 	dropped  int
@@ -59,8 +62,10 @@ func newOutbox(alias string, d *declaration, batchSize uint32, unique bool, send
 
 // add takes the object over: it is sorted and cleaned in place.
 func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	default: // cheaper than asking for Err, and this is asked for every object
 	}
 	faults, sendable := b.declared.conform(o)
 	b.mu.Lock()
@@ -71,7 +76,10 @@ func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
 	if !sendable || (b.unique && !b.fresh(o)) {
 		return nil
 	}
-	size := proto.Size(o)
+	size := atMost(o)
+	if size > objectBytes {
+		size = proto.Size(o)
+	}
 	if size > objectBytes {
 		b.finding(NewProblem(CodeSizeLimit, objectLabel(b.alias, o), "send the object",
 			fmt.Sprintf("leave it out of scope, or narrow the attributes read: it has %d bytes, the limit is %d", size, objectBytes)).Incomplete())
@@ -81,6 +89,9 @@ func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
 		if err := b.flush(); err != nil {
 			return err
 		}
+	}
+	if b.batch == nil {
+		b.batch = make([]*connectorv1.Object, 0, b.batchSize)
 	}
 	b.batch, b.bytes = append(b.batch, o), b.bytes+size
 	b.count++
@@ -109,6 +120,33 @@ func (b *outbox) remove(ctx context.Context, anchor string) error {
 	return nil
 }
 
+// atMost is never below proto.Size of an object without unknown fields, and
+// costs a fraction of it: encoding the batch computes the true size anyway.
+func atMost(o *connectorv1.Object) int {
+	// A field costs its tag and at most five octets of length; scalars less
+	// than 16 all told.
+	const field = 6
+	size := 16 + 4*field + len(o.GetType()) + len(o.GetAnchor()) + len(o.GetDisplay())
+	for _, c := range o.GetName().GetComponents() {
+		size += field
+		for _, p := range c.GetParts() {
+			size += 3*field + len(p.GetType()) + len(p.GetValue())
+		}
+	}
+	for _, a := range o.GetAttributes() {
+		size += 2*field + len(a.GetName())
+		for _, v := range a.GetValues() {
+			size += field + len(v)
+		}
+	}
+	for _, list := range [][]string{o.GetKeys(), o.GetMembers()} {
+		for _, s := range list {
+			size += field + len(s)
+		}
+	}
+	return size
+}
+
 // fresh reports whether anchor and keys are new in this read. Hashes stand for
 // the strings: a directory of a million objects must fit.
 func (b *outbox) fresh(o *connectorv1.Object) bool {
@@ -117,16 +155,20 @@ func (b *outbox) fresh(o *connectorv1.Object) bool {
 		b.bug(o, "emitted the anchor twice in one read")
 		return false
 	}
+	keys := b.hashes[:0]
 	for _, key := range o.GetKeys() {
-		if _, twice := b.keys[b.hash(key)]; twice {
+		hash := b.hash(key)
+		if _, twice := b.keys[hash]; twice {
 			b.bug(o, fmt.Sprintf("emitted link key %q for two objects; the second is left out", Clean(key)))
 			return false
 		}
+		keys = append(keys, hash)
 	}
 	b.anchors[anchor] = struct{}{}
-	for _, key := range o.GetKeys() {
-		b.keys[b.hash(key)] = struct{}{}
+	for _, hash := range keys {
+		b.keys[hash] = struct{}{}
 	}
+	b.hashes = keys
 	return true
 }
 

@@ -40,19 +40,21 @@ func (s *Server) config(o Options) string {
 	b.WriteString("\n")
 	for i, overlay := range o.Overlays {
 		fmt.Fprintf(&b, "dn: olcOverlay={%d}%s,olcDatabase={1}mdb,cn=config\nobjectClass: olcOverlayConfig\nolcOverlay: {%d}%s\n%s\n",
-			i, overlay, i, overlay, overlaySettings(overlay, s.Suffix))
+			i, overlay, i, overlay, s.overlaySettings(overlay))
 	}
 	return b.String()
 }
 
-func overlaySettings(overlay, suffix string) string {
+func (s *Server) overlaySettings(overlay string) string {
 	switch overlay {
 	case "memberof":
 		return "objectClass: olcMemberOf\nolcMemberOfRefInt: FALSE\n"
 	case "refint":
 		return "objectClass: olcRefintConfig\nolcRefintAttribute: member uniqueMember manager owner seeAlso secretary\n"
 	case "ppolicy":
-		return "objectClass: olcPPolicyConfig\nolcPPolicyDefault: cn=default,ou=policies," + suffix + "\n"
+		return "objectClass: olcPPolicyConfig\nolcPPolicyDefault: cn=default,ou=policies," + s.Suffix + "\n"
+	case "auditlog":
+		return "objectClass: olcAuditLogConfig\nolcAuditlogFile: " + s.AuditLog() + "\n"
 	case "syncprov":
 		return "objectClass: olcSyncProvConfig\n"
 	default:

@@ -35,8 +35,8 @@ type Options struct {
 	// ACL are olcAccess rules of the database in order, such as
 	// `to * by * read`. None leaves OpenLDAP's default: everyone reads.
 	ACL []string
-	// Overlays by name in order: memberof, refint, ppolicy, syncprov, or any
-	// other that needs no settings.
+	// Overlays by name in order: memberof, refint, ppolicy, syncprov, auditlog
+	// (see Server.AuditLog), or any other that needs no settings.
 	Overlays []string
 	// Database are further attribute lines of the database in cn=config, such
 	// as `olcLimits: dn.exact="…" size.soft=10`.
@@ -233,6 +233,10 @@ func (s *Server) signal(sig syscall.Signal) {
 	<-s.done
 	s.cmd = nil
 }
+
+// AuditLog is the file into which the overlay auditlog, if there is one, writes
+// every change that was made, as LDIF (slapo-auditlog(5)).
+func (s *Server) AuditLog() string { return filepath.Join(s.dir, "audit.ldif") }
 
 // Dump returns the database as slapcat prints it, operational attributes
 // included. The server may be running.

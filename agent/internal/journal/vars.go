@@ -10,6 +10,7 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Var names a single value that the journal keeps for another part of the agent.
@@ -63,6 +64,55 @@ func (tx *Tx) Snapshot(connector string) (snapshot string, err error) {
 // snapshot is then sent anew.
 func (tx *Tx) PutObserved(connector, anchor string, digest [32]byte) error {
 	return tx.exec("INSERT INTO observed (connector, anchor, digest) VALUES ($1, $2, $3) ON CONFLICT (connector, anchor) DO UPDATE SET digest = excluded.digest", connector, anchor, digest[:])
+}
+
+// PutObservedAll is PutObserved for many, many in one statement: SQLite takes
+// longer to prepare one than to carry it out.
+func (tx *Tx) PutObservedAll(connector string, digests iter.Seq2[string, [32]byte]) error {
+	for chunk := range chunks(digests, observedAtOnce) {
+		var query strings.Builder
+		query.WriteString("INSERT INTO observed (connector, anchor, digest) VALUES ")
+		args := []any{connector}
+		for i, o := range chunk {
+			if i > 0 {
+				query.WriteByte(',')
+			}
+			fmt.Fprintf(&query, "($1, $%d, $%d)", 2*i+2, 2*i+3)
+			args = append(args, o.anchor, o.digest[:])
+		}
+		query.WriteString(" ON CONFLICT (connector, anchor) DO UPDATE SET digest = excluded.digest")
+		if err := tx.exec(query.String(), args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// observedAtOnce is how many objects one statement stores; SQLite's least limit
+// is 999 parameters.
+const observedAtOnce = 200
+
+type observed struct {
+	anchor string
+	digest [32]byte
+}
+
+// chunks gathers at most size pairs at a time, in memory that is used again.
+func chunks(pairs iter.Seq2[string, [32]byte], size int) iter.Seq[[]observed] {
+	return func(yield func([]observed) bool) {
+		var chunk []observed
+		for anchor, digest := range pairs {
+			if chunk = append(chunk, observed{anchor, digest}); len(chunk) == size {
+				if !yield(chunk) {
+					return
+				}
+				chunk = chunk[:0]
+			}
+		}
+		if len(chunk) > 0 {
+			yield(chunk)
+		}
+	}
 }
 
 // DropObserved forgets one object, or with an empty anchor all of a connector.

@@ -5,11 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/reevehq/reeve/plugins/sdk"
@@ -30,12 +29,13 @@ type Source interface {
 
 // Base is what the control plane has acknowledged to hold, kept by the journal.
 type Base interface {
-	// Observed returns the snapshot last acknowledged and its digests by
-	// anchor; no snapshot before the first.
-	Observed(ctx context.Context, connector string) (snapshot string, digests map[string][32]byte, err error)
+	// Observed returns the snapshot last acknowledged and tells its digests by
+	// anchor, each once; no snapshot before the first, and then what was told
+	// counts for nothing.
+	Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (snapshot string, err error)
 	// SetObserved makes the difference the new base, durably and as a whole. With
 	// full set, what was held before is forgotten first.
-	SetObserved(ctx context.Context, connector, snapshot string, changed map[string][32]byte, removed []string, full bool) error
+	SetObserved(ctx context.Context, connector, snapshot string, changed iter.Seq2[string, [32]byte], removed []string, full bool) error
 }
 
 // The size of what is sent at once and of what may wait for an acknowledgement.
@@ -66,22 +66,26 @@ type Result struct {
 // the snapshot durably and base holds it. When nothing could be read at all,
 // nothing is sent and the reason returned.
 func Push(ctx context.Context, client agentv1.AgentServiceClient, source Source, base Base, now func() time.Time) (*Result, error) {
-	snapshot, digests, err := base.Observed(ctx, source.Alias())
+	held := newHoldings()
+	snapshot, err := base.Observed(ctx, source.Alias(), held.hold)
 	if err != nil {
 		return nil, fmt.Errorf("load what was observed of %s: %w", source.Alias(), err)
 	}
-	result, err := push(ctx, client, source, base, now, snapshot, digests)
+	if snapshot == "" {
+		held = newHoldings()
+	}
+	result, err := push(ctx, client, source, base, now, snapshot, held)
 	if errors.Is(err, ErrResync) && snapshot != "" {
-		result, err = push(ctx, client, source, base, now, "", nil)
+		result, err = push(ctx, client, source, base, now, "", newHoldings())
 	}
 	return result, err
 }
 
-func push(ctx context.Context, client agentv1.AgentServiceClient, source Source, base Base, now func() time.Time, from string, digests map[string][32]byte) (*Result, error) {
+func push(ctx context.Context, client agentv1.AgentServiceClient, source Source, base Base, now func() time.Time, from string, held *holdings) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d := &delta{
-		source: source, held: digests, seen: map[string]struct{}{}, changed: map[string][32]byte{},
+		source: source, held: held,
 		began:  now(),
 		header: &planv1.SnapshotHeader{Connector: source.Alias(), Snapshot: rand.Text()},
 		stream: &upload{client: client, begin: &agentv1.SnapshotBegin{Connector: source.Alias(), Base: from}, cancel: cancel},
@@ -98,7 +102,7 @@ func push(ctx context.Context, client agentv1.AgentServiceClient, source Source,
 	case err == nil:
 	case !errors.As(err, &problem):
 		return nil, err // the stream's, not the connector's
-	case len(d.seen) == 0:
+	case d.read == 0:
 		return nil, err
 	default:
 		// What was read stands; that the rest is missing is said.
@@ -110,11 +114,12 @@ func push(ctx context.Context, client agentv1.AgentServiceClient, source Source,
 		}
 		return nil, err
 	}
-	if err := base.SetObserved(ctx, source.Alias(), d.header.GetSnapshot(), d.changed, d.removed, from == ""); err != nil {
+	changed, sent := d.held.sent()
+	if err := base.SetObserved(ctx, source.Alias(), d.header.GetSnapshot(), changed, d.removed, from == ""); err != nil {
 		return nil, fmt.Errorf("keep what was observed of %s: %w", source.Alias(), err)
 	}
 	return &Result{
-		Snapshot: d.header.GetSnapshot(), Sent: len(d.changed), Removed: len(d.removed),
+		Snapshot: d.header.GetSnapshot(), Sent: sent, Removed: len(d.removed),
 		Objects: d.header.GetObjects(), Complete: d.header.GetComplete(), Problems: d.problems,
 	}, nil
 }
@@ -122,9 +127,10 @@ func push(ctx context.Context, client agentv1.AgentServiceClient, source Source,
 // delta is one observation on its way.
 type delta struct {
 	source  Source
-	held    map[string][32]byte
-	seen    map[string]struct{}
-	changed map[string][32]byte
+	held    *holdings
+	digests digester
+	// read counts the objects that stand.
+	read    int
 	removed []string
 	began   time.Time
 	header  *planv1.SnapshotHeader
@@ -137,24 +143,26 @@ type delta struct {
 
 func (d *delta) take(ctx context.Context, objects []*connectorv1.Object) error {
 	for _, o := range objects {
-		anchor := o.GetAnchor()
-		if _, twice := d.seen[anchor]; twice {
-			return sdk.NewProblem(sdk.CodeConnectorBug, d.source.Alias(), "observe", "this is a fault of the connector: report it to its author").
-				WithSaid("one anchor was observed twice: " + anchor)
-		}
 		d.source.Released(o)
-		size := proto.Size(o)
+		digest, size, err := d.digests.digest(o)
+		if err != nil {
+			return err
+		}
 		if size > maxObjectBytes {
 			d.problems = append(d.problems, sdk.NewProblem(sdk.CodeSizeLimit, d.source.Alias()+": "+o.GetName().Text(), "send the object",
 				"split the group, or narrow the connector's scope").WithSaid(fmt.Sprintf("the object has %d bytes, more than %d", size, maxObjectBytes)).Incomplete())
 			continue
 		}
-		d.seen[anchor] = struct{}{}
-		digest := o.Digest()
-		if held, ok := d.held[anchor]; ok && held == digest {
+		held := d.held.see(o.GetAnchor())
+		if held == nil {
+			return sdk.NewProblem(sdk.CodeConnectorBug, d.source.Alias(), "observe", "this is a fault of the connector: report it to its author").
+				WithSaid("one anchor was observed twice: " + o.GetAnchor())
+		}
+		d.read++
+		if held.known && held.digest == digest {
 			continue
 		}
-		d.changed[anchor] = digest
+		held.digest, held.known, held.sent = digest, true, true
 		if len(d.batch) > 0 && (len(d.batch) == maxBatchObjects || d.bytes+size > maxBatchBytes) {
 			if err := d.flush(ctx); err != nil {
 				return err
@@ -183,30 +191,13 @@ func (d *delta) finish(ctx context.Context, end *connectorv1.ObserveEnd) error {
 		return p.GetSeverity() == connectorv1.Severity_SEVERITY_INCOMPLETE
 	})
 	// What was not seen is gone only when everything was read.
-	after := maps.Clone(d.held)
-	if after == nil {
-		after = map[string][32]byte{}
-	}
-	maps.Copy(after, d.changed)
-	if d.header.Complete {
-		for anchor := range d.held {
-			if _, seen := d.seen[anchor]; !seen {
-				d.removed = append(d.removed, anchor)
-				delete(after, anchor)
-			}
-		}
-		slices.Sort(d.removed)
-	}
+	d.removed = d.held.settle(d.header.GetComplete())
 	for chunk := range slices.Chunk(d.removed, maxBatchObjects) {
 		if err := d.stream.send(ctx, &agentv1.ObservedBatch{Removed: chunk}, len(chunk)*48); err != nil {
 			return err
 		}
 	}
-	var set connectorv1.SetDigest
-	for _, anchor := range slices.Sorted(maps.Keys(after)) {
-		set.Add(anchor, after[anchor])
-	}
-	d.header.SetDigest, d.header.Objects = set.Sum()
+	d.header.SetDigest, d.header.Objects = d.held.sum()
 	d.header.ObservedAt = timestamppb.New(d.began)
 	return d.stream.end(ctx, &agentv1.SnapshotEnd{Header: d.header, Method: end.GetMethod(), Problems: d.problems})
 }

@@ -3,6 +3,7 @@ package observation_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"net"
 	"slices"
@@ -83,14 +84,17 @@ type base struct {
 	digests  map[string][32]byte
 }
 
-func (b *base) Observed(context.Context, string) (string, map[string][32]byte, error) {
-	return b.snapshot, maps.Clone(b.digests), nil
+func (b *base) Observed(_ context.Context, _ string, hold func(string, [32]byte)) (string, error) {
+	for anchor, digest := range b.digests {
+		hold(anchor, digest)
+	}
+	return b.snapshot, nil
 }
-func (b *base) SetObserved(_ context.Context, _, snapshot string, changed map[string][32]byte, removed []string, full bool) error {
+func (b *base) SetObserved(_ context.Context, _, snapshot string, changed iter.Seq2[string, [32]byte], removed []string, full bool) error {
 	if full || b.digests == nil {
 		b.digests = map[string][32]byte{}
 	}
-	maps.Copy(b.digests, changed)
+	maps.Insert(b.digests, changed)
 	for _, a := range removed {
 		delete(b.digests, a)
 	}

@@ -2,6 +2,7 @@ package pluginhost_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -161,5 +162,46 @@ func TestWrongSettingsAreToldAtOnce(t *testing.T) {
 	}
 	if _, err := m.host.Instance("other"); !errors.Is(err, pluginhost.ErrUnknownAlias) {
 		t.Errorf("unknown alias: %v", err)
+	}
+}
+
+// TestAChangedProgramIsNotStarted: agent.yaml names the program's SHA-256, and
+// another program at its place is not run.
+func TestAChangedProgramIsNotStarted(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := sha256.Sum256(program)
+	for name, c := range map[string]struct {
+		sha256 []byte
+		runs   bool
+	}{
+		"the program": {right[:], true},
+		"another one": {make([]byte, sha256.Size), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, err := pluginhost.New([]pluginhost.Spec{{
+				Alias: "dir", Connector: "memory", Command: []string{self, "serve"}, SHA256: c.sha256,
+				Role: agentv1.ConnectorState_ROLE_TARGET, Mode: agentv1.ConnectorState_MODE_ADOPT,
+				Settings: []byte(`{"state":"` + filepath.Join(t.TempDir(), "memory.json") + `"}`),
+			}}, pluginhost.Options{Dir: t.TempDir(), FirstPause: 10 * time.Millisecond, MostPause: 50 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(host.Close)
+			i, err := host.Instance("dir")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = i.Check(t.Context())
+			if changed := sdk.HasCode(err, sdk.CodeBinaryChanged); changed == c.runs {
+				t.Errorf("checked: %v", err)
+			}
+		})
 	}
 }

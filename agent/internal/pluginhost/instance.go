@@ -42,6 +42,8 @@ type process struct {
 	caseRule     connectorv1.CaseRule
 	types        []*connectorv1.ObjectType
 	capabilities []connectorv1.Capability
+	// leaves tells by type and declared name what may leave the network.
+	leaves map[string]map[string]bool
 }
 
 // Health is how a connector does its work.
@@ -141,6 +143,7 @@ func (i *Instance) configure(ctx context.Context, client *host.Client) (*process
 	return &process{
 		client: client, version: sdk.Clean(described.GetVersion()), caseRule: described.GetCaseRule(),
 		types: configured.GetTypes(), capabilities: configured.GetCapabilities(),
+		leaves: leaving(configured.GetTypes(), i.release),
 	}, nil
 }
 

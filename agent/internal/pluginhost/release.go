@@ -15,16 +15,38 @@ func (i *Instance) Released(o *connectorv1.Object) {
 	i.mu.Lock()
 	known := i.known
 	i.mu.Unlock()
-	var typ *connectorv1.ObjectType
-	if known != nil {
-		at := slices.IndexFunc(known.types, func(t *connectorv1.ObjectType) bool { return t.GetName() == o.GetType() })
-		if at >= 0 {
-			typ = known.types[at]
-		}
+	if known == nil {
+		o.Attributes = slices.Delete(o.Attributes, 0, len(o.Attributes))
+		return
 	}
+	leaves := known.leaves[o.GetType()]
 	o.Attributes = slices.DeleteFunc(o.Attributes, func(a *connectorv1.Attribute) bool {
-		return !releasable(typ, i.release, a.GetName())
+		leave, declared := leaves[a.GetName()]
+		if !declared {
+			leave = i.leaves(known, o.GetType(), a.GetName())
+		}
+		return !leave
 	})
+}
+
+// leaves is the rule itself, for a name that is not as declared to the letter.
+func (i *Instance) leaves(known *process, typ, attribute string) bool {
+	at := slices.IndexFunc(known.types, func(t *connectorv1.ObjectType) bool { return t.GetName() == typ })
+	return at >= 0 && releasable(known.types[at], i.release, attribute)
+}
+
+// leaving tells, by type, which declared attributes may leave the network: it is
+// asked with every object of an observation.
+func leaving(types []*connectorv1.ObjectType, release map[string]bool) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for _, t := range types {
+		names := map[string]bool{}
+		for _, a := range t.GetAttributes() {
+			names[a.GetName()] = releasable(t, release, a.GetName())
+		}
+		out[t.GetName()] = names
+	}
+	return out
 }
 
 // Withheld lists the type's attributes that stay in the network, sorted.

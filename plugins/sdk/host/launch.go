@@ -54,6 +54,13 @@ type User struct {
 // maxDir keeps the socket's path under the 108 bytes of sockaddr_un.
 const maxDir = 60
 
+// Sizes in octets of what the connector may send ahead of the host's reading,
+// and of one read from the socket.
+const (
+	window = 256 << 10
+	buffer = 128 << 10
+)
+
 // killGrace is how long a connector may take to end by itself.
 const killGrace = 3 * time.Second
 
@@ -82,6 +89,10 @@ func Launch(ctx context.Context, o Options) (*Client, error) {
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: o.Dir},
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(o.MaxMessage), grpc.MaxCallSendMsgSize(o.MaxMessage)),
+			// Room for two batches: with gRPC's 64 KiB the connector waits for the
+			// host within each.
+			grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
+			grpc.WithReadBufferSize(buffer),
 		},
 		RunnerFunc: func(_ hclog.Logger, spec *execCmd, socketDir string) (runner.Runner, error) {
 			return p, p.configure(spec.Env, socketDir)
