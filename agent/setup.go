@@ -234,6 +234,9 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 		Path: c.dir.Journal(), MarksPath: c.dir.Marks(), Key: key, Now: p.now, Log: p.log,
 		Identity: journalIdentity(c.id),
 	})
+	if errors.Is(err, journal.ErrForged) || errors.Is(err, journal.ErrDamaged) {
+		return nil, coded(fmt.Errorf("%w; nothing was done: keep the state folder for whoever looks into it, ask the MSP to invite agent %s again and join in a new state folder", err, c.id.Agent))
+	}
 	if err != nil {
 		return nil, coded(err)
 	}

@@ -34,6 +34,8 @@ var (
 	ErrDiskFull = errors.New("too little disk space is left for new work")
 	// ErrForged means rows or records that are not what the agent wrote.
 	ErrForged = errors.New("the journal holds what the agent did not write")
+	// ErrDamaged means a file that SQLite cannot read.
+	ErrDamaged = errors.New("the journal's file is damaged")
 	// ErrSchema means a journal of a newer version of the agent.
 	ErrSchema = errors.New("the journal was written by a newer agent; install that version again")
 	// ErrIdentity means a journal of another agent or epoch.
@@ -120,10 +122,11 @@ type Journal struct {
 	quarantine string
 }
 
-// Open opens the journal, making it if there is none. It checks the seal and
-// the newest part of the chain. A journal that is behind its marks is opened in
+// Open opens the journal, making it if there is none. It checks the seal, all
+// rows under it and the newest part of the chain. A journal that is behind its marks is opened in
 // quarantine (see Quarantined): it can be read and shipped, but admission takes
-// no order. Errors wrap ErrLocked, ErrSchema, ErrIdentity or ErrForged.
+// no order. Errors wrap ErrLocked, ErrSchema, ErrIdentity, ErrDamaged or
+// ErrForged.
 func Open(ctx context.Context, o Options) (*Journal, error) {
 	o.defaults()
 	public, ok := o.Key.Public().(ed25519.PublicKey)
@@ -140,6 +143,9 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	}
 	j := &Journal{o: o, public: public, rowKey: rowKey, lock: lock}
 	if err := j.open(ctx); err != nil {
+		if isDamaged(err) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", o.Path, err), j.Close())
 	}
 	return j, nil

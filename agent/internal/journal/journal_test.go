@@ -230,8 +230,8 @@ func TestForgeryIsFound(t *testing.T) {
 			tamper(t, o.Path, statement)
 			again, err := Open(context.Background(), o)
 			if err == nil {
-				defer again.Close()
-				err = again.Verify(context.Background())
+				// Whoever opens it would act on it.
+				_ = again.Close()
 			}
 			if !errors.Is(err, ErrForged) {
 				t.Fatalf("got %v, want ErrForged", err)

@@ -23,7 +23,9 @@ type Order struct {
 	Changes    int       `json:"changes"`
 	// GuardrailsDigest in hexadecimal, as they stood at admission.
 	GuardrailsDigest string `json:"guardrails_digest"`
-	Ended            bool   `json:"ended"`
+	// Signed names the client's approvers whose signature the order brought.
+	Signed []string `json:"signed,omitempty"`
+	Ended  bool     `json:"ended"`
 }
 
 // Progress is how far one change of an order is.
