@@ -61,6 +61,8 @@ type Store interface {
 	LastSequence(t tx.Tx, tenant, agent string, epoch uint64) (uint64, error)
 
 	PutReceipt(t tx.Tx, tenant, plan string, r Receipt) error
+	// Results counts a plan's receipts by what the changes came to.
+	Results(t tx.Tx, plan string) (map[auditv1.Receipt_Result]uint32, error)
 	// Receipts sorted by change.
 	Receipts(t tx.Tx, plan string) ([]Receipt, error)
 	// OfOpenOrders returns the receipts of a connector's changes in orders that have

@@ -233,21 +233,21 @@ func (s *Service) DryRan(ctx context.Context, tenant, agent string, digest []byt
 // State adds up a plan's orders and receipts.
 func (s *Service) State(t tx.Tx, p planning.Plan) (*operatorv1.PlanState, error) {
 	state := &operatorv1.PlanState{Phase: p.Phase, Total: uint32(p.Changes)}
-	receipts, err := s.store.Receipts(t, p.ID)
-	for _, r := range receipts {
-		switch r.Receipt.GetResult() {
+	results, err := s.store.Results(t, p.ID)
+	for result, n := range results {
+		switch result {
 		case auditv1.Receipt_RESULT_APPLIED:
-			state.Applied++
+			state.Applied += n
 		case auditv1.Receipt_RESULT_ALREADY:
-			state.Already++
+			state.Already += n
 		case auditv1.Receipt_RESULT_CONFLICT:
-			state.Conflicts++
+			state.Conflicts += n
 		case auditv1.Receipt_RESULT_SKIPPED, auditv1.Receipt_RESULT_SUPERSEDED:
-			state.Skipped++
+			state.Skipped += n
 		case auditv1.Receipt_RESULT_REFUSED:
-			state.Refused++
+			state.Refused += n
 		default:
-			state.Failed++
+			state.Failed += n
 		}
 	}
 	return state, err

@@ -105,10 +105,23 @@ func (Store) PutReceipt(t tx.Tx, tenant, plan string, r dispatch.Receipt) error 
 		return err
 	}
 	_, err = t.Exec(`
-		INSERT INTO change_receipt (plan, change, tenant, entry, receipt) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (plan, change) DO UPDATE SET entry = excluded.entry, receipt = excluded.receipt`,
-		plan, r.Change, tenant, int64(r.Entry), receipt)
+		INSERT INTO change_receipt (plan, change, tenant, entry, receipt, result) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (plan, change) DO UPDATE SET entry = excluded.entry, receipt = excluded.receipt, result = excluded.result`,
+		plan, r.Change, tenant, int64(r.Entry), receipt, int64(r.Receipt.GetResult()))
 	return err
+}
+
+// Results implements dispatch.Store.
+func (Store) Results(t tx.Tx, plan string) (map[auditv1.Receipt_Result]uint32, error) {
+	type count struct{ result, changes int64 }
+	list, err := tx.Collect(t, func(row tx.Scanner) (c count, err error) {
+		return c, row.Scan(&c.result, &c.changes)
+	}, `SELECT result, count(*) FROM change_receipt WHERE plan = $1 GROUP BY result`, plan)
+	out := make(map[auditv1.Receipt_Result]uint32, len(list))
+	for _, c := range list {
+		out[auditv1.Receipt_Result(c.result)] = uint32(c.changes)
+	}
+	return out, err
 }
 
 // Receipts implements dispatch.Store.
