@@ -245,7 +245,7 @@ func (a *Admitter) commit(ctx context.Context, o *planv1.Order, p *plan, v *verd
 	order := journal.Order{
 		ID: o.GetOrder(), Sequence: o.GetSequence(), PlanDigest: p.digest, EnvelopeDigest: envelope[:],
 		PolicyVersion: p.manifest.GetPolicyVersion(), Manifest: p.raw, Superseded: o.GetSuperseded(), Expires: o.GetExpires().AsTime(),
-		Chunks: len(p.chunks), Changes: len(p.changes), GuardrailsDigest: a.GuardrailsDigest(),
+		Chunks: len(p.chunks), Changes: len(p.changes), GuardrailsDigest: a.GuardrailsDigest(), Signed: v.signed,
 	}
 	return a.o.Journal.Commit(ctx, func(tx *journal.Tx) error {
 		if err := tx.NewWork(); err != nil {

@@ -77,13 +77,14 @@ func (a *Admitter) Pin(ctx context.Context, alias string) error {
 // verdict is what the guardrails say of a whole plan.
 type verdict struct {
 	refusals []*auditv1.Refusal
+	signed   []string
 	charges  []journal.Charge
 }
 
 // limits judges every change that is to run, on objects read now. signed names
 // the approvers whose signature is valid.
 func (a *Admitter) limits(ctx context.Context, p *plan, signed []string, now time.Time) (*verdict, error) {
-	v := &verdict{}
+	v := &verdict{signed: signed}
 	byAlias := map[string][]*planv1.Change{}
 	for _, c := range p.live() {
 		byAlias[c.GetConnector()] = append(byAlias[c.GetConnector()], c)
@@ -109,11 +110,22 @@ func (a *Admitter) limitsOf(ctx context.Context, alias string, changes []*planv1
 	if err != nil {
 		return err
 	}
+	if err := survey.CountLosers(ctx, operations); err != nil {
+		return err
+	}
+	var pins map[string]string
+	err = a.o.Journal.View(ctx, func(tx *journal.Tx) (err error) {
+		pins, err = tx.Pins(alias)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	guarded, err := survey.Guarded(ctx, c.Guardrails.Anchors(pins), operations)
+	if err != nil {
+		return err
+	}
 	return a.o.Journal.View(ctx, func(tx *journal.Tx) error {
-		pins, err := tx.Pins(alias)
-		if err != nil {
-			return err
-		}
 		booked, err := tx.Charges(now.Add(-24 * time.Hour))
 		if err != nil {
 			return err
@@ -126,6 +138,7 @@ func (a *Admitter) limitsOf(ctx context.Context, alias string, changes []*planv1
 		}
 		planned := func(id string) *connectorv1.Object { return Planned(p.byID[id].GetOperation()) }
 		checker := c.Guardrails.Checker(c.Directory.Types(), c.Directory.CaseRule(), pins)
+		checker.Guard(guarded)
 		var charges, earlier []guardrails.Charge
 		for _, change := range changes {
 			s := survey.Subject(change, planned, createdHere)

@@ -23,6 +23,7 @@ type Survey struct {
 	rule    connectorv1.CaseRule
 	results map[string]*connectorv1.ReadResult
 	groups  *guardrails.Groups
+	losers  bool // whether Subject tells them
 }
 
 // Look reads what the operations name by anchor, and by name: the place where a
@@ -140,6 +141,70 @@ func (s *Survey) Object(ref *connectorv1.ObjectRef) *connectorv1.Object {
 	return o
 }
 
+// Guarded reads the protected subjects of these anchors as they are now, if what
+// they are counts for any of the operations. Those that are not there, or that the
+// bind account may not read, are left out. An error wraps ErrDirectory.
+func (s *Survey) Guarded(ctx context.Context, anchors []string, operations []*connectorv1.Operation) ([]*connectorv1.Object, error) {
+	if !slices.ContainsFunc(operations, s.carriesOthers) {
+		return nil, nil
+	}
+	var refs []*connectorv1.ObjectRef
+	for _, anchor := range anchors {
+		for typ := range s.types {
+			refs = append(refs, &connectorv1.ObjectRef{Type: typ, Anchor: anchor})
+		}
+	}
+	if err := s.Read(ctx, refs); err != nil {
+		return nil, err
+	}
+	var out []*connectorv1.Object
+	for _, ref := range refs {
+		if o := s.Object(ref); o != nil {
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+// carriesOthers reports whether the operation reaches more than what it names: who
+// is in a group, or lies under an object.
+func (s *Survey) carriesOthers(op *connectorv1.Operation) bool {
+	switch action := op.GetAction().(type) {
+	case *connectorv1.Operation_Rename, *connectorv1.Operation_Move, *connectorv1.Operation_Delete:
+		return true
+	case *connectorv1.Operation_Create:
+		return slices.ContainsFunc(action.Create.GetMembers(), s.hasMembers)
+	case *connectorv1.Operation_AddMember:
+		return s.hasMembers(action.AddMember.GetMember())
+	case *connectorv1.Operation_RemoveMember:
+		return s.hasMembers(action.RemoveMember.GetMember())
+	}
+	return false
+}
+
+func (s *Survey) hasMembers(ref *connectorv1.ObjectRef) bool {
+	return len(s.Object(ref).GetMembers()) > 0
+}
+
+// CountLosers reads every group, unless it is known, if an operation takes
+// something from all who are in one: through groups within it too. An error wraps
+// ErrDirectory.
+func (s *Survey) CountLosers(ctx context.Context, operations []*connectorv1.Operation) error {
+	takes := func(op *connectorv1.Operation) bool {
+		return op.GetDelete() != nil && s.hasMembers(op.GetObject()) || op.GetRemoveMember() != nil && s.carriesOthers(op)
+	}
+	s.losers = slices.ContainsFunc(operations, takes)
+	if s.groups != nil || !s.losers {
+		return nil
+	}
+	all, err := s.dir.Groups(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	s.groups = guardrails.NewGroups(all)
+	return nil
+}
+
 // Type returns the declaration of an object type; nil if there is none.
 func (s *Survey) Type(name string) *connectorv1.ObjectType { return s.types[name] }
 
@@ -220,6 +285,13 @@ func (s *Survey) Subject(c *planv1.Change, planned func(change string) *connecto
 	}
 	if m := op.GetRemoveMember(); m != nil {
 		out.Member = find(m.GetMember())
+	}
+	loser := out.Member
+	if op.GetDelete() != nil {
+		loser = out.Object
+	}
+	if (op.GetDelete() != nil || op.GetRemoveMember() != nil) && s.losers && len(loser.GetMembers()) > 0 {
+		out.Losers = s.groups.Below(loser)
 	}
 	return out
 }

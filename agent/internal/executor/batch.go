@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -166,14 +167,23 @@ func (r *run) judge(ctx context.Context, c Connector, s *admission.Survey, jobs 
 	for _, anchor := range r.created {
 		here[anchor] = true
 	}
+	operations := make([]*connectorv1.Operation, len(jobs))
+	for i, j := range jobs {
+		operations[i] = j.op
+	}
+	guarded, err := s.Guarded(ctx, c.Guardrails.Anchors(pins), operations)
+	if err != nil {
+		return nil, fmt.Errorf("%w: connector %s: %w", ErrUnreachable, alias, err)
+	}
 	checker := c.Guardrails.Checker(c.Directory.Types(), c.Directory.CaseRule(), pins)
+	checker.Guard(guarded)
 	var send []*job
 	size := 0
 	for _, j := range jobs {
 		j.typ = s.Type(j.op.GetObject().GetType())
 		resolved := &planv1.Change{Id: j.change.GetId(), Operation: j.op, EndsAt: j.change.GetEndsAt()}
 		subject := s.Subject(resolved, func(string) *connectorv1.Object { return nil }, func(anchor string) bool { return here[anchor] })
-		must, err := r.mustSend(j, s, func() []guardrails.Refusal { return checker.Check(subject, r.e.o.Clock.Now()) })
+		must, err := r.mustSend(j, s, func() []guardrails.Refusal { return r.refusals(checker, subject) })
 		if err != nil {
 			return nil, err
 		}
@@ -187,6 +197,19 @@ func (r *run) judge(ctx context.Context, c Connector, s *admission.Survey, jobs 
 		send = append(send, j)
 	}
 	return send, nil
+}
+
+// refusals are why the guardrails do not allow the change as things are now. What
+// needs an approver's signature may have come to be so by an earlier change.
+func (r *run) refusals(checker *guardrails.Checker, s guardrails.Subject) []guardrails.Refusal {
+	refused := checker.Check(s, r.e.o.Clock.Now())
+	if len(refused) > 0 {
+		return refused
+	}
+	if rule := checker.NeedsSignature(s); rule != "" && !slices.ContainsFunc(r.order.Signed, checker.Approves) {
+		return []guardrails.Refusal{{Change: s.Change.GetId(), Rule: rule, Sentence: "as things are now the change needs an approver's signature, and the order has none"}}
+	}
+	return nil
 }
 
 // mustSend decides, on what was read, whether the change is to be sent. If not it

@@ -34,6 +34,19 @@ func (k *checking) leaf(typ string, leaf *connectorv1.Component, before *connect
 	}
 }
 
+// leftOut checks the parts that a rename takes from the name: with them the
+// directory takes values from the object, so their attributes must be listed.
+func (k *checking) leftOut(typ string, leaf *connectorv1.Component, before *connectorv1.Name) {
+	for _, old := range before.Leaf().GetParts() {
+		stays := slices.ContainsFunc(leaf.GetParts(), func(p *connectorv1.Part) bool {
+			return strings.EqualFold(old.GetType(), p.GetType()) && old.GetValue() == p.GetValue()
+		})
+		if !stays && !strings.EqualFold(old.GetType(), k.types[typ].GetNamingAttribute()) {
+			k.attribute(typ, old.GetType(), nil, before)
+		}
+	}
+}
+
 // attribute checks that an attribute may be written, and each new value.
 func (k *checking) attribute(typ, name string, values [][]byte, of *connectorv1.Name) {
 	declared := k.types[typ].AttributeType(name)

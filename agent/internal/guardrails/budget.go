@@ -29,7 +29,7 @@ func Losing(k connectorv1.OperationKind) bool {
 }
 
 // Charges returns what a change costs. Whoever deletes a group, or takes it out of
-// another one, takes it from all its members; a group's first members are added.
+// another one, takes it from all its members and theirs; a group's first members are added.
 func Charges(s Subject) []Charge {
 	op := s.Change.GetOperation()
 	kind := op.Kind()
@@ -49,11 +49,15 @@ func Charges(s Subject) []Charge {
 		who = changeSubject + s.Change.GetId()
 	}
 	through := kind == connectorv1.OperationKind_OPERATION_KIND_REMOVE_MEMBER || kind == connectorv1.OperationKind_OPERATION_KIND_DELETE
-	if !through || len(loser.GetMembers()) == 0 {
+	losers := s.Losers
+	if losers == nil {
+		losers = loser.GetMembers()
+	}
+	if !through || len(losers) == 0 {
 		return []Charge{{Kind: kind, Subject: who}}
 	}
 	var out []Charge
-	for _, key := range loser.GetMembers() {
+	for _, key := range losers {
 		out = append(out, Charge{Kind: kind, Subject: key})
 	}
 	return out

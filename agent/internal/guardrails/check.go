@@ -30,6 +30,10 @@ type Subject struct {
 	// or move would make, with all that is above those groups: a stale member of
 	// an old name is a membership for whoever gets the name.
 	Named []*connectorv1.Object
+	// Losers are the link keys of all who are in the group that a delete or
+	// remove_member is about, directly or through others; nil if it is no group or
+	// has no members.
+	Losers []string
 	// CreatedHere is true for an object that this agent created.
 	CreatedHere bool
 }
@@ -40,6 +44,34 @@ type Checker struct {
 	types map[string]*connectorv1.ObjectType
 	rule  connectorv1.CaseRule
 	pins  map[string]string
+	// guarded are the protected subjects as they are now.
+	guarded []*connectorv1.Object
+}
+
+// Guard hands over the protected subjects as they were read now (Anchors): under
+// whatever name, nothing is done to them through a group or what they lie under.
+func (c *Checker) Guard(subjects []*connectorv1.Object) { c.guarded = subjects }
+
+// Anchors are those of the protected subjects, as far as they are known, sorted.
+// pins are as for Checker; one whose name the client took off the list is free.
+func (g *Guardrails) Anchors(pins map[string]string) []string {
+	var out []string
+	if g == nil {
+		return nil
+	}
+	for _, p := range g.Protected {
+		if p.Anchor != "" {
+			out = append(out, p.Anchor)
+			continue
+		}
+		for anchor, pin := range pins {
+			if pin == p.Pin() {
+				out = append(out, anchor)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Checker prepares the guardrails for an instance: its declared types and case
@@ -78,7 +110,7 @@ type checking struct {
 }
 
 func (k *checking) refuse(rule, format string, args ...any) {
-	k.refusals = append(k.refusals, Refusal{Change: k.s.Change.GetId(), Rule: k.g.Alias + "/" + rule, Sentence: fmt.Sprintf(format, args...)})
+	k.refusals = append(k.refusals, Refusal{Change: k.s.Change.GetId(), Rule: k.g.Alias + "/" + rule, Sentence: visible(fmt.Sprintf(format, args...))})
 }
 
 func (k *checking) run() {
@@ -113,6 +145,7 @@ func (k *checking) run() {
 		}
 	case *connectorv1.Operation_Rename:
 		k.leaf(typ, action.Rename.GetTo(), o.GetName())
+		k.leftOut(typ, action.Rename.GetTo(), o.GetName())
 		k.newPlace(o, NameAfter(o, op))
 	case *connectorv1.Operation_Move:
 		k.newPlace(o, NameAfter(o, op))
@@ -189,7 +222,7 @@ func (k *checking) place(name *connectorv1.Name, typ string) {
 		if !r.holds(name, typ, k.rule) {
 			continue
 		}
-		why := k.within(r)
+		why := k.within(r, k.kind)
 		if why == "" {
 			return
 		}
@@ -204,12 +237,12 @@ func (k *checking) place(name *connectorv1.Name, typ string) {
 	k.refuse("scope", "no scope rule of %s holds %s (%s); add one if it should be in reach", k.g.Alias, name.Text(), clean(typ))
 }
 
-// within says why the rule does not allow the operation, or nothing.
-func (k *checking) within(r ScopeRule) string {
-	if !slices.Contains(r.Operations, operationName(k.kind)) {
-		return fmt.Sprintf("rule %s does not list %s", r.Rule, operationName(k.kind))
+// within says why the rule does not allow an operation of that kind, or nothing.
+func (k *checking) within(r ScopeRule, kind connectorv1.OperationKind) string {
+	if !slices.Contains(r.Operations, operationName(kind)) {
+		return fmt.Sprintf("rule %s does not list %s", r.Rule, operationName(kind))
 	}
-	if k.kind != connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER {
+	if kind != connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER {
 		return ""
 	}
 	end := k.s.Change.GetEndsAt()
@@ -278,9 +311,11 @@ func (k *checking) above(group *connectorv1.Object) {
 	}
 }
 
+// allowsGain reports whether the group may gain a member, by whatever operation:
+// who is given a name that a group lists has a membership without an end.
 func (k *checking) allowsGain(g *connectorv1.Object) bool {
 	return slices.ContainsFunc(k.g.Scope, func(r ScopeRule) bool {
-		return r.holds(g.GetName(), g.GetType(), k.rule) && k.within(r) == ""
+		return r.holds(g.GetName(), g.GetType(), k.rule) && k.within(r, connectorv1.OperationKind_OPERATION_KIND_ADD_MEMBER) == ""
 	})
 }
 
@@ -316,10 +351,19 @@ func (k *checking) notProtectedName(name *connectorv1.Name, what string) {
 // together with what it lies under.
 func (k *checking) nothingProtectedBelow(o *connectorv1.Object) {
 	for i, p := range k.g.Protected {
-		if depth, under := p.Name.parsed.Under(o.GetName(), connectorv1.CaseRule_CASE_RULE_IGNORE); p.Name.parsed != nil && under && depth > 0 {
+		if depth, under := below(p.Name.parsed, o.GetName()); p.Name.parsed != nil && under && depth > 0 {
 			k.refuse(protectedRule(i), "%s lies under %s and is protected", p.Name.parsed.Text(), o.GetName().Text())
 		}
 	}
+	for _, g := range k.guarded {
+		if depth, under := below(g.GetName(), o.GetName()); under && depth > 0 {
+			k.refuse("protected", "%s lies under %s and is protected", g.GetName().Text(), o.GetName().Text())
+		}
+	}
+}
+
+func below(n, base *connectorv1.Name) (depth int, under bool) {
+	return prepared(n).Under(prepared(base), connectorv1.CaseRule_CASE_RULE_IGNORE)
 }
 
 // nothingProtectedIn keeps a protected member of a group from losing, or gaining,
@@ -327,8 +371,8 @@ func (k *checking) nothingProtectedBelow(o *connectorv1.Object) {
 func (k *checking) nothingProtectedIn(group *connectorv1.Object) {
 	for i, p := range k.g.Protected {
 		var values []string
-		if components := p.Name.parsed.GetComponents(); len(components) > 0 {
-			values = []string{valuesOf(p.Name.parsed), valuesOf(&connectorv1.Name{Components: components[:1]})}
+		if len(p.Name.parsed.GetComponents()) > 0 {
+			values = calledBy(p.Name.parsed)
 		}
 		for _, key := range group.GetMembers() {
 			_, anchor, _ := strings.Cut(key, ":")
@@ -336,6 +380,11 @@ func (k *checking) nothingProtectedIn(group *connectorv1.Object) {
 				k.refuse(protectedRule(i), "%s has a protected member", group.GetName().Text())
 				break
 			}
+		}
+	}
+	for _, g := range k.guarded {
+		if slices.ContainsFunc(g.GetKeys(), func(key string) bool { return slices.Contains(group.GetMembers(), key) }) {
+			k.refuse("protected", "%s has a protected member, %s", group.GetName().Text(), g.GetName().Text())
 		}
 	}
 }
@@ -354,7 +403,7 @@ func (p Protected) Pin() string {
 
 func sameName(a, b *connectorv1.Name) bool {
 	const ignore = connectorv1.CaseRule_CASE_RULE_IGNORE
-	return len(a.GetComponents()) > 0 && a.Key(ignore) == b.Key(ignore)
+	return len(a.GetComponents()) > 0 && prepared(a).Key(ignore) == prepared(b).Key(ignore)
 }
 
 // clean makes a text that came from outside safe to show.

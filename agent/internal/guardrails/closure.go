@@ -13,9 +13,11 @@ import (
 type Groups struct {
 	all map[string]*connectorv1.Object
 	// byMember are the groups by whom they name as members, byName the member keys
-	// by the name that they read as; both are nil until needed.
+	// by the name that they read as, byKey the groups by their own keys; all are nil
+	// until needed.
 	byMember map[string][]*connectorv1.Object
 	byName   map[string][]string
+	byKey    map[string][]*connectorv1.Object
 }
 
 // NewGroups takes groups. They must be all there are.
@@ -30,7 +32,7 @@ func NewGroups(all []*connectorv1.Object) *Groups {
 // Put takes a group as it was read now, new or in its former state's place.
 func (g *Groups) Put(o *connectorv1.Object) {
 	g.all[groupID(o)] = o
-	g.byMember, g.byName = nil, nil
+	g.byMember, g.byName, g.byKey = nil, nil, nil
 }
 
 func groupID(o *connectorv1.Object) string { return o.GetType() + "\x00" + o.GetAnchor() }
@@ -74,16 +76,27 @@ func (g *Groups) Naming(name *connectorv1.Name, own []string) []*connectorv1.Obj
 		return nil
 	}
 	stale := &connectorv1.Object{}
-	keys := g.keysOf(valuesOf(name))
-	if len(name.GetComponents()) > 1 {
-		keys = slices.Concat(keys, g.keysOf(valuesOf(&connectorv1.Name{Components: name.GetComponents()[:1]})))
-	}
-	for _, key := range keys {
-		if !slices.Contains(own, key) {
-			stale.Keys = append(stale.Keys, key)
+	for _, reading := range calledBy(name) {
+		for _, key := range g.keysOf(reading) {
+			if !slices.Contains(own, key) {
+				stale.Keys = append(stale.Keys, key)
+			}
 		}
 	}
 	return g.Above(stale)
+}
+
+// calledBy is what link keys that name an object of that name can read as: the
+// whole name, its own component, and each part of that, since one part alone may
+// be what groups list.
+func calledBy(name *connectorv1.Name) []string {
+	own := name.Leaf()
+	out := []string{valuesOf(name), valuesOf(&connectorv1.Name{Components: []*connectorv1.Component{own}})}
+	for _, p := range own.GetParts() {
+		out = append(out, valuesOf(&connectorv1.Name{Components: []*connectorv1.Component{{Parts: []*connectorv1.Part{p}}}}))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // readAs are the readings of a link key, in the form of valuesOf: what follows its
@@ -108,11 +121,41 @@ func valuesOf(n *connectorv1.Name) string {
 	for _, c := range n.GetComponents() {
 		component := &connectorv1.Component{}
 		for _, p := range c.GetParts() {
-			component.Parts = append(component.Parts, &connectorv1.Part{Value: p.GetValue()})
+			component.Parts = append(component.Parts, &connectorv1.Part{Value: preparedValue(p.GetValue())})
 		}
 		bare.Components = append(bare.Components, component)
 	}
 	return bare.Key(connectorv1.CaseRule_CASE_RULE_IGNORE)
+}
+
+// Below returns the link keys of all who are in the group, directly or through
+// others; of a group within it that is known its members, not the group. Each
+// stands once, sorted.
+func (g *Groups) Below(group *connectorv1.Object) []string {
+	if g.byKey == nil {
+		g.byKey = map[string][]*connectorv1.Object{}
+		for _, o := range g.all {
+			for _, key := range o.GetKeys() {
+				g.byKey[key] = append(g.byKey[key], o)
+			}
+		}
+	}
+	people, seen := map[string]bool{}, map[string]bool{groupID(group): true}
+	for queue := []*connectorv1.Object{group}; len(queue) > 0; queue = queue[1:] {
+		for _, key := range queue[0].GetMembers() {
+			inner := g.byKey[key]
+			if !slices.ContainsFunc(inner, func(o *connectorv1.Object) bool { return len(o.GetMembers()) > 0 }) {
+				people[key] = true
+			}
+			for _, o := range inner {
+				if id := groupID(o); !seen[id] {
+					seen[id] = true
+					queue = append(queue, o)
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(people))
 }
 
 // Above returns every group that o is in, directly or through others, o itself

@@ -6,10 +6,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Explain tells in words what the guardrails allow, one sentence a line, for the
-// client's administrator.
+// client's administrator. What cannot be seen is written as its code point.
 func (g *Guardrails) Explain() []string {
 	if g == nil || len(g.Scope) == 0 {
 		alias := ""
@@ -19,7 +20,9 @@ func (g *Guardrails) Explain() []string {
 		return []string{fmt.Sprintf("%s: nothing may be changed: there is no scope rule.", alias)}
 	}
 	var out []string
-	say := func(format string, args ...any) { out = append(out, g.Alias+": "+fmt.Sprintf(format, args...)) }
+	say := func(format string, args ...any) {
+		out = append(out, visible(g.Alias+": "+fmt.Sprintf(format, args...)))
+	}
 	for _, r := range g.Scope {
 		say("rule %s: %s %s: %s.", r.Rule, strings.Join(r.Types, " or "), r.where(), r.may())
 	}
@@ -48,6 +51,19 @@ func (g *Guardrails) Explain() []string {
 	explainBudget(say, "any 24 hours", g.Budgets.Day)
 	g.explainSignature(say)
 	return out
+}
+
+// visible keeps a sentence on its line and its characters in their order.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\u{%x}`, r)
+		}
+	}
+	return b.String()
 }
 
 func (r ScopeRule) where() string {

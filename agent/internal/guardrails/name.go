@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -40,10 +41,10 @@ func (n *Name) UnmarshalYAML(node *yaml.Node) error {
 		n.parsed = &connectorv1.Name{}
 		for _, item := range node.Content {
 			typ, value, found := strings.Cut(item.Value, "=")
-			if item.Kind != yaml.ScalarNode || !found || strings.TrimSpace(typ) == "" || value == "" {
+			if typ = strings.TrimSpace(typ); item.Kind != yaml.ScalarNode || !found || !partType(typ) || value == "" || !utf8.ValidString(value) {
 				return &fault{line: item.Line, text: "a name's part is written as type=value, such as ou=people"}
 			}
-			n.parsed.Components = append(n.parsed.Components, connectorv1.NewComponent(strings.TrimSpace(typ), value))
+			n.parsed.Components = append(n.parsed.Components, connectorv1.NewComponent(typ, value))
 		}
 		return nil
 	default:
@@ -73,7 +74,7 @@ func ParseName(text string) (*connectorv1.Name, error) {
 	for rest := text; ; {
 		typ, after, found := strings.Cut(rest, "=")
 		typ = strings.TrimSpace(typ)
-		if !found || typ == "" || strings.ContainsAny(typ, `,+\";<>`) {
+		if !found || !partType(typ) {
 			return nil, errors.New("each part is written as type=value")
 		}
 		value, separator, tail, err := parseValue(after)
@@ -96,6 +97,13 @@ func ParseName(text string) (*connectorv1.Name, error) {
 		}
 		rest = tail
 	}
+}
+
+// partType reports whether a text can be a part's type: nothing that ends or
+// escapes something in a name's text, and nothing that cannot be seen, so that no
+// type imitates a longer name.
+func partType(s string) bool {
+	return s != "" && !strings.ContainsAny(s, `,+\";<>`) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // parseValue reads up to an unescaped comma, plus or the end.

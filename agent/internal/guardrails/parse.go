@@ -27,7 +27,7 @@ type fault struct {
 	text string
 }
 
-func (f *fault) Error() string { return fmt.Sprintf("line %d: %s", f.line, f.text) }
+func (f *fault) Error() string { return visible(fmt.Sprintf("line %d: %s", f.line, f.text)) }
 
 // LosingAccess is the budget key that counts all removals together.
 const LosingAccess = "losing_access"
