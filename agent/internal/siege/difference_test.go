@@ -203,24 +203,26 @@ func (j *judging) changed(old, e *entry) {
 }
 
 func (j *judging) member(g *entry, key string) *entry {
-	for _, m := range has(j.after, key) {
-		if !j.reach(m.typ, m.name) {
-			j.no(g, "its member %q is out of scope", m.key())
-		}
-		if j.guarded[m.anchor] {
-			j.no(g, "its member %q is protected", m.key())
-		}
-		for _, inner := range m.members {
-			for _, p := range has(j.after, inner) {
-				if j.guarded[p.anchor] {
-					j.no(g, "with %q goes %q, which is protected", m.key(), p.key())
-				}
+	found := has(j.after, key)
+	if len(found) == 0 {
+		j.no(g, "a member %q that is nobody", key)
+		return nil
+	}
+	m := found[0]
+	if !j.reach(m.typ, m.name) {
+		j.no(g, "its member %q is out of scope", m.key())
+	}
+	if j.guarded[m.anchor] {
+		j.no(g, "its member %q is protected", m.key())
+	}
+	for _, inner := range m.members {
+		for _, p := range has(j.after, inner) {
+			if j.guarded[p.anchor] {
+				j.no(g, "with %q goes %q, which is protected", m.key(), p.key())
 			}
 		}
-		return m
 	}
-	j.no(g, "a member %q that is nobody", key)
-	return nil
+	return m
 }
 
 func (j *judging) gained(g *entry, key string) {
