@@ -14,6 +14,9 @@ needed=(
 	ssh-keygen:openssh-client
 	pwck:passwd
 	git:git
+	strace:strace
+	mkfs.ext4:e2fsprogs
+	mount:mount
 )
 
 PATH="$PATH:/usr/sbin:/sbin"

@@ -20,16 +20,20 @@ type Estate struct {
 	Unix bool
 	// Directory adds an LDAP directory as a further target; nil has none.
 	Directory *Directory
+	// Status adds a column to the staff list that suspends people: their accounts
+	// are disabled until they are back.
+	Status bool
 
 	dir    string
 	people []string
 	names  map[string]string
+	off    map[string]bool
 }
 
 // NewEstate has a staff list of n people, p000 and so on, none of whom has an
 // account yet.
 func NewEstate(n int) *Estate {
-	e := &Estate{Cost: 5, names: map[string]string{}}
+	e := &Estate{Cost: 5, names: map[string]string{}, off: map[string]bool{}}
 	for i := range n {
 		e.people = append(e.people, fmt.Sprintf("p%03d", i))
 	}
@@ -109,16 +113,41 @@ func (e *Estate) Rename(t testing.TB, login, name string) {
 	e.writeHR(t)
 }
 
+// Name is what the staff list calls a person.
+func (e *Estate) Name(login string) string {
+	if name := e.names[login]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("Person %d", slices.Index(e.people, login))
+}
+
+// Suspend suspends a person on the staff list, or takes that back.
+func (e *Estate) Suspend(t testing.TB, login string, off bool) {
+	t.Helper()
+	if !e.Status {
+		t.Fatal("this estate's staff list has no column status")
+	}
+	e.off[login] = off
+	e.writeHR(t)
+}
+
+// Suspended reports whether the staff list suspends a person.
+func (e *Estate) Suspended(login string) bool { return e.off[login] }
+
 func (e *Estate) writeHR(t testing.TB) {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString("employee_id,login,name\n")
+	b.WriteString("employee_id,login,name")
+	if e.Status {
+		b.WriteString(",status")
+	}
+	b.WriteString("\n")
 	for i, login := range e.people {
-		name := e.names[login]
-		if name == "" {
-			name = fmt.Sprintf("Person %d", i)
+		fmt.Fprintf(&b, "%d,%s,%s", 1000+i, login, e.Name(login))
+		if e.Status {
+			fmt.Fprintf(&b, ",%s", map[bool]string{true: "off", false: "on"}[e.off[login]])
 		}
-		fmt.Fprintf(&b, "%d,%s,%s\n", 1000+i, login, name)
+		b.WriteString("\n")
 	}
 	// As an HR system should: whole, under another name, then renamed.
 	part := e.HR() + ".part"
@@ -251,7 +280,7 @@ func (e *Estate) connectors() string {
     role: source
     mode: observe
     settings: {format: csv, path: %q, key: employee_id}
-    release: [employee_id, login, name]
+    release: [employee_id, login, name%s]
   - alias: web
     connector: flatfile
     role: target
@@ -280,7 +309,7 @@ func (e *Estate) connectors() string {
       attributes: []
       protected:
         - name: "login=old-admin"
-`, e.HR(), e.Users(), e.Groups(), e.Cost) + e.unixConnector() + e.Directory.connector()
+`, e.HR(), map[bool]string{true: ", status"}[e.Status], e.Users(), e.Groups(), e.Cost) + e.unixConnector() + e.Directory.connector()
 }
 
 func (e *Estate) unixConnector() string {
@@ -306,7 +335,11 @@ func (e *Estate) unixConnector() string {
 
 // policy gives everybody on the staff list an account and the group staff.
 func (e *Estate) policy() string {
-	correlate, accounts := "", ""
+	correlate, accounts, active := "", "", ""
+	if e.Status {
+		active = `
+    active: 'row.attr("status") != "off"'`
+	}
 	if e.Unix {
 		correlate = `
   - {connector: unix, type: user, match: [{identity: login, object: "@name"}]}`
@@ -324,7 +357,7 @@ version: "1"
 sources:
   - connector: hr
     type: person
-    kind: human
+    kind: human` + active + `
     attributes:
       employee_id: 'row.attr("employee_id")'
       login: 'row.attr("login")'

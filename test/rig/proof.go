@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -112,6 +113,17 @@ func readExport(raw []byte) ([]Entry, error) {
 	return list, nil
 }
 
+// Story is what a receipt tells of: a change of one plan. The id alone is made of
+// the change's content, and comes again when the same is to be done again.
+func Story(h *auditv1.Header) string {
+	return hex.EncodeToString(h.GetPlanDigest()) + " " + h.GetChange()
+}
+
+// StoryOf is the same for a change of a plan that is known.
+func StoryOf(p *operatorv1.Plan, change string) string {
+	return hex.EncodeToString(p.GetDigest()) + " " + change
+}
+
 // OneRecordAChange fails the test unless the log tells each story once: one
 // receipt for every change of every ended plan and none besides, one admission
 // and one end for each order, one sending for each, one end for each obligation.
@@ -123,7 +135,7 @@ func (r *Rig) OneRecordAChange() []Entry {
 	for _, e := range list {
 		switch e.Header.GetType() {
 		case auditv1.Type_TYPE_RECEIPT:
-			receipts[e.Header.GetChange()]++
+			receipts[Story(e.Header)]++
 		case auditv1.Type_TYPE_ORDER_SENT:
 			sent[e.Body.GetOrder().GetOrder()]++
 		case auditv1.Type_TYPE_ORDER_ADMITTED:
@@ -148,8 +160,8 @@ func (r *Rig) OneRecordAChange() []Entry {
 			continue
 		}
 		for _, c := range r.Changes(p.GetId()) {
-			if receipts[c.GetChange().GetId()] != 1 {
-				r.T.Errorf("change %s of ended plan %s (%s) has %d receipts in the log", c.GetChange().GetId(), p.GetId(), c.GetSentence(), receipts[c.GetChange().GetId()])
+			if n := receipts[StoryOf(p, c.GetChange().GetId())]; n != 1 {
+				r.T.Errorf("change %s of ended plan %s (%s) has %d receipts in the log", c.GetChange().GetId(), p.GetId(), c.GetSentence(), n)
 			}
 			if c.GetReceipt() == nil {
 				r.T.Errorf("change %s of ended plan %s is shown without its receipt", c.GetChange().GetId(), p.GetId())

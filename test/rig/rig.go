@@ -156,11 +156,17 @@ func (r *Rig) Another(config string) *Process {
 	return newProcess(r.T, r.Dir, filepath.Join(r.Dir, config+".log"), r.program("reeve-agent"), "run", "--config", config)
 }
 
-// StartControlPlane starts it and waits until it answers.
+// StartControlPlane starts it and waits until it answers. While it was away its
+// port may have been lent to somebody's outgoing connection: then it ends, and is
+// started again, as by a supervisor.
 func (r *Rig) StartControlPlane() {
 	r.T.Helper()
 	r.ControlPlane.Start()
 	Until(r.T, "the control plane answers", func() (bool, string) {
+		if r.ControlPlane.Ended() && strings.HasSuffix(strings.TrimSpace(r.ControlPlane.Log()), "address already in use; is another control plane running?") {
+			r.ControlPlane.Forget()
+			r.ControlPlane.Start()
+		}
 		got := r.Try("tenant", "list")
 		return got.Code == 0, got.Stderr + tail(r.ControlPlane.Log())
 	})
