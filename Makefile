@@ -11,9 +11,11 @@ LDFLAGS  := -s -w -X github.com/reevehq/reeve/controlplane.Version=$(VERSION) \
 	-X github.com/reevehq/reeve/agent.Version=$(VERSION) \
 	-X github.com/reevehq/reeve/controlplane/internal/cli.Version=$(VERSION)
 TOOLS    := $(abspath $(BIN)/tools)
+# How long each fuzz target runs in "make fuzz".
+FUZZTIME ?= 10m
 TARGETS  := linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: demo test build setup race fuzz bench lint baseline generate check-generated cross tools clean
+.PHONY: demo test build setup race faults fuzz planted bench lint baseline generate check-generated cross tools clean
 
 ## demo: build, run the whole job on embedded defaults, show what happened
 demo: build
@@ -37,9 +39,30 @@ test: setup
 race: setup
 	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
-## bench: the benchmarks, for benchstat
-bench:
-	go test -run '^$$' -bench . -benchmem -count 6 ./...
+## faults: kill 10,000 processes (KILLS=N for more or fewer); figures go to bin/faults.md
+KILLS ?= 10000
+faults: setup
+	@mkdir -p $(BIN)
+	go test -timeout 24h -count 1 -run '^TestCrash$$' -v ./test/faults -kills $(KILLS) -figures $(abspath $(BIN))/faults.md
+
+## planted: take protections away one at a time and show that tests fail; table in test/planted/RESULTS.md
+planted: setup
+	nice -n 10 go run ./test/planted/cmd/planted -results test/planted/RESULTS.md
+
+## bench: each figure beside its peer in the same run; BENCHCOUNT=6 for benchstat
+BENCHCOUNT ?= 1
+bench: setup
+	go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./controlplane/... ./agent/... ./plugins/...
+	go test -count 1 -v -timeout 60m ./test/load -agents 10000 -settle 130s -people 1000
+	go test -count 1 -v -timeout 60m -run ComesBack ./test/roundtrip
+
+## fuzz: every fuzz target in turn, FUZZTIME each (10m; make fuzz FUZZTIME=1h)
+fuzz:
+	@.ci/fuzz $(FUZZTIME) 1
+
+## fuzz-short: every fuzz target for a moment; their seeds run with the tests
+fuzz-short:
+	@.ci/fuzz 300x 2
 
 ## cross: the agent for every platform it supports
 cross:

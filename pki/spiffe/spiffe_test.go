@@ -121,28 +121,3 @@ func TestCheckKind(t *testing.T) {
 		t.Error("a policy for no kind")
 	}
 }
-
-func FuzzParse(f *testing.F) {
-	for _, s := range []string{
-		"spiffe://reeve.example/control-plane", "spiffe://r/operator/kari", "spiffe://r/tenant/a/agent/b",
-		"spiffe://r/tenant/%61/agent/b", "spiffe://r/tenant/a/agent/../b", "spiffe://r:1/control-plane",
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		id, err := Parse(s)
-		if err != nil {
-			if !errors.Is(err, ErrMalformed) || id != nil {
-				t.Fatalf("Parse(%q) = %v, %v", s, id, err)
-			}
-			return
-		}
-		if id.String() != s {
-			t.Fatalf("Parse(%q) spells itself %q", s, id.String())
-		}
-		u, err := url.Parse(s)
-		if err != nil || u.String() != s || *u != *id.URL() {
-			t.Fatalf("net/url reads %q as %v, %v, not %v", s, u, err, id.URL())
-		}
-	})
-}

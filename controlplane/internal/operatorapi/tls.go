@@ -82,6 +82,7 @@ func (s *Server) gateway(ctx context.Context, inside *pipe) (http.Handler, error
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
 	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, restJSON()),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
 			id, _, err := mtls.PeerOf(*r.TLS)

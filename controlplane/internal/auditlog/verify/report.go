@@ -93,7 +93,7 @@ func (r *Report) find(code Code, entry int64, format string, args ...any) {
 // Print writes the report for people. All text in it is safe on a terminal.
 func (r *Report) Print(w io.Writer) error {
 	p := &printer{w: w}
-	p.line("log %s, exported %s", r.Origin, r.Made.UTC().Format(time.RFC3339))
+	p.line("log %s, exported %s", clean(r.Origin), r.Made.UTC().Format(time.RFC3339))
 	p.line("%d entries, %d of them from agents, %d erased", r.Entries, r.Records, r.Erased)
 	for _, e := range r.Epochs {
 		state := "in use"
