@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -99,14 +100,21 @@ func (a *attacker) probe() []*planv1.Change {
 	typ := one(a.r, []string{"person", "person", "group", "posix"})
 	tempt := one(a.r, tempting)
 	named := func() []pair {
-		leaf := one(a.r, []string{"late", "soon", "x1", "reserved", "ceo"})
-		if chance(a.r, 50) {
+		leaf := one(a.r, []string{"late", "late", "soon", "x1", "reserved", "reserved", "ceo"})
+		switch a.r.IntN(4) {
+		case 0:
 			leaf = a.spoiled(leaf)
+		case 1: // as only the directory reads it
+			leaf = one(a.r, []string{strings.Replace(leaf, "e", "\uff45", 1), leaf[:1] + "\u00ad" + leaf[1:], leaf + "\u200b"})
 		}
-		return []pair{{typeOf(typ).GetNamingAttribute(), leaf}}
+		level := []pair{{typeOf(typ).GetNamingAttribute(), leaf}}
+		if chance(a.r, 25) {
+			level = append(level, one(a.r, []pair{{"description", "ok: x"}, {"mail", "x@fabrikam.example"}, {"title", "Clerk"}}))
+		}
+		return level
 	}
 	var op *connectorv1.Operation
-	switch a.r.IntN(5) {
+	switch a.r.IntN(7) {
 	case 0, 1:
 		d := &connectorv1.ValueDelta{Attribute: tempt[0], Add: [][]byte{[]byte(tempt[1])}}
 		op = &connectorv1.Operation{Object: a.target(true, "update", typ), Action: &connectorv1.Operation_Update{Update: &connectorv1.Update{Deltas: []*connectorv1.ValueDelta{d}}}}
@@ -118,7 +126,7 @@ func (a *attacker) probe() []*planv1.Change {
 	case 2:
 		op = a.create(true, typ)
 		op.GetCreate().Attributes = []*connectorv1.Attribute{{Name: tempt[0], Values: [][]byte{[]byte(tempt[1])}}}
-	case 3:
+	case 3, 4, 5:
 		op = &connectorv1.Operation{Object: a.target(true, "rename", typ), Action: &connectorv1.Operation_Rename{Rename: &connectorv1.Rename{To: wireLevel(named())}}}
 		if chance(a.r, 60) {
 			name := append(dn{named()}, a.above(true, "create", typ)...)
@@ -139,6 +147,9 @@ func (a *attacker) probe() []*planv1.Change {
 // must stay within at every step.
 func (a *attacker) walk(level uint32) []*planv1.Change {
 	ref := a.target(true, one(a.r, []string{"rename", "move", "create", "add_member"}), "person", "group", "posix")
+	if chance(a.r, 50) {
+		ref = a.target(true, "move", "person")
+	}
 	typ := ref.GetType()
 	if typeOf(typ) == nil {
 		return nil

@@ -69,9 +69,17 @@ func TestNoEffectOutsideTheGuardrails(t *testing.T) {
 	if 100*f.effective < 30*f.orders {
 		t.Errorf("only %d of %d orders had an effect: the siege proves nothing", f.effective, f.orders)
 	}
-	// Refusals of what is harmless are a strictness of which each kind is known.
-	if f.judged > 200 && 100*f.harmless > 25*f.judged {
-		t.Errorf("%d of %d refused orders were harmless: %v", f.harmless, f.judged, f.samples)
+	// Refusals of what would do no harm are known: budgets are charged when an order
+	// is admitted, and for names that are nobody's; places are judged as they are
+	// before the order; a value that is not there to be removed needs an entry too.
+	strict := f.harmless
+	for rule, n := range f.refusedHarmless {
+		if strings.HasPrefix(rule, admission.CodeBudget) {
+			strict -= n
+		}
+	}
+	if f.judged > 200 && 100*strict > 20*f.judged {
+		t.Errorf("%d of %d refused orders were harmless: %v", strict, f.judged, f.samples)
 	}
 	if *orders > 20000 || testing.Verbose() {
 		for rule, texts := range f.samples {
