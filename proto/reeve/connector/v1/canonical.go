@@ -54,7 +54,11 @@ func FoldCase(s string) string {
 		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
 			least = min(least, f)
 		}
-		return unicode.ToLower(least)
+		if lower := unicode.ToLower(least); strings.EqualFold(string(lower), string(r)) {
+			return lower
+		}
+		// "İ" is alone in its orbit and must not become "i".
+		return least
 	}, s)
 }
 

@@ -33,13 +33,22 @@ func (c *Component) appendKey(b *strings.Builder, rule CaseRule) {
 	parts := make([]string, len(c.GetParts()))
 	for i, p := range c.GetParts() {
 		// Quoted, so that no value can imitate a boundary between parts.
-		parts[i] = FoldCase(p.GetType()) + "=" + strconv.Quote(FoldValue(p.GetValue(), rule))
+		parts[i] = keyType(FoldCase(p.GetType())) + "=" + strconv.Quote(FoldValue(p.GetValue(), rule))
 	}
 	slices.Sort(parts)
 	for _, p := range parts {
 		b.WriteString(p)
 		b.WriteByte('+')
 	}
+}
+
+// keyType quotes a type that is no descriptor of RFC 4512, so that it cannot
+// imitate a boundary either.
+func keyType(typ string) string {
+	if strings.ContainsFunc(typ, func(r rune) bool { return strings.ContainsRune(`"=+,`, r) }) {
+		return strconv.Quote(typ)
+	}
+	return typ
 }
 
 // FoldValue returns the compared form of a part's value.
@@ -92,7 +101,7 @@ func (n *Name) Text() string {
 func (c *Component) Text() string {
 	parts := make([]string, len(c.GetParts()))
 	for i, p := range c.GetParts() {
-		parts[i] = p.GetType() + "=" + escapeValue(p.GetValue())
+		parts[i] = escapeValue(p.GetType()) + "=" + escapeValue(p.GetValue())
 	}
 	return strings.Join(parts, "+")
 }

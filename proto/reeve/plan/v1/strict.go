@@ -20,12 +20,22 @@ func Encode(m proto.Message) ([]byte, error) {
 }
 
 // Decode unmarshals signed or hashed bytes strictly: an unknown field or an
-// enum number without a name, at any depth, refuses the whole.
+// enum number without a name, at any depth, refuses the whole, and so does
+// anything beside the message that was read, such as a field that a later one of
+// the same oneof overwrote: what is signed and not read could say something else
+// to another reader.
 func Decode(b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
 		return fmt.Errorf("decode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
 	}
-	return checkKnown(m.ProtoReflect(), "")
+	if err := checkKnown(m.ProtoReflect(), ""); err != nil {
+		return err
+	}
+	// Sizes and not bytes: in which order fields stand is the encoder's own.
+	if read := proto.Size(m); read != len(b) {
+		return fmt.Errorf("%w: %s is read of %d bytes and there are %d", ErrUnknown, m.ProtoReflect().Descriptor().FullName(), read, len(b))
+	}
+	return nil
 }
 
 func checkKnown(m protoreflect.Message, path string) error {
