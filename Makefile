@@ -47,7 +47,7 @@ faults: setup
 
 ## planted: take protections away one at a time and show that tests fail; table in test/planted/RESULTS.md
 planted: setup
-	nice -n 10 go run ./test/planted/cmd/planted -results test/planted/RESULTS.md
+	nice -n 10 go run ./test/planted/cmd/planted -at-once 2 -results test/planted/RESULTS.md
 
 ## bench: each figure beside its peer in the same run; BENCHCOUNT=6 for benchstat
 BENCHCOUNT ?= 1

@@ -205,6 +205,7 @@ func TestForgeryIsFound(t *testing.T) {
 		"last record":     "DELETE FROM records WHERE idx = 9",
 		"record and head": "DELETE FROM records WHERE idx = 9; DELETE FROM heads WHERE length = 10",
 		"head":            "UPDATE heads SET envelope = (SELECT envelope FROM heads WHERE length = 4) WHERE length = 5",
+		"newest head":     "DELETE FROM heads WHERE length = (SELECT max(length) FROM heads)",
 		"seal":            "UPDATE seal SET length = 9",
 		"order":           "UPDATE orders SET body = CAST(replace(CAST(body AS TEXT), '\"ended\":false', '\"ended\":true') AS BLOB)",
 		"order gone":      "DELETE FROM orders",
