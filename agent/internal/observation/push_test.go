@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -219,6 +220,27 @@ func TestNothingReadIsNothingSent(t *testing.T) {
 	cp.Do(func() {
 		if len(cp.Snapshots) != 0 {
 			t.Error("something was sent")
+		}
+	})
+}
+
+// An object that is too large to send is left out, and then nobody is gone: the
+// finding is the agent's own, whatever the connector says of its end.
+func TestWhatCannotBeSentRemovesNobody(t *testing.T) {
+	c, cp := client(t)
+	s, b := &source{objects: map[string]string{"1": "x", "2": "y", "3": "z"}, stop: -1}, &base{}
+	if r, err := observation.Push(t.Context(), c, s, b, time.Now); err != nil || !r.Complete {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.objects["1"] = strings.Repeat("x", 13<<20)
+	delete(s.objects, "3")
+	r, err := observation.Push(t.Context(), c, s, b, time.Now)
+	if err != nil || r.Complete || r.Removed != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	cp.Do(func() {
+		if held := cp.Snapshots["hr"]; len(held.Objects) != 3 || held.End.GetHeader().GetComplete() {
+			t.Errorf("%d objects are held, complete %v", len(held.Objects), held.End.GetHeader().GetComplete())
 		}
 	})
 }

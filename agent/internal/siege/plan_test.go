@@ -104,7 +104,7 @@ func (a *attacker) probe() []*planv1.Change {
 		switch a.r.IntN(4) {
 		case 0:
 			leaf = a.spoiled(leaf)
-		case 1: // as only the directory reads it
+		case 1, 2: // as only the directory reads it
 			leaf = one(a.r, []string{strings.Replace(leaf, "e", "\uff45", 1), leaf[:1] + "\u00ad" + leaf[1:], leaf + "\u200b"})
 		}
 		level := []pair{{typeOf(typ).GetNamingAttribute(), leaf}}

@@ -218,6 +218,9 @@ func newRails(r *rand.Rand) *rails {
 	if chance(r, 20) {
 		g.scope[0].part, g.scope[0].glob = "uid", one(r, []string{"p*", "?*", "*1*"})
 	}
+	if chance(r, 25) { // everything is allowed in people, so that other limits stand alone
+		g.scope[0].depth, g.scope[0].part, g.scope[0].operations = -1, "", accounts
+	}
 	g.newAttributes(r)
 	if chance(r, 80) {
 		g.protected = append(g.protected, append(dn{{{"uid", "Ceo"}}}, people...))
@@ -254,8 +257,8 @@ func (g *rails) newAttributes(r *rand.Rand) {
 		{name: "DESCRIPTION", prefix: one(r, []string{"", "ok: "})},
 		{name: "title", oneOf: []string{"Clerk", "Lead "}},
 		{name: "cn", types: []string{"person"}, maxLength: 12},
-		{name: "cn", types: []string{"group"}, pattern: one(r, []string{"[a-z0-9]+|new.*", "g.|x"})},
-		{name: "uid", types: []string{"person"}, pattern: "(?i)[a-z0-9-]+"},
+		{name: "cn", types: []string{"group"}, pattern: one(r, []string{"[a-z0-9]+|new.*", "g.|x", "(?s).*"})},
+		{name: "uid", types: []string{"person"}, pattern: one(r, []string{"(?i)[a-z0-9-]+", "(?s).*"})},
 		{name: "uidNumber", pattern: one(r, []string{"", "[0-9]+"})},
 		{name: "gidNumber", oneOf: one(r, [][]string{nil, {"100", "200"}})},
 		{name: "employeeType", oneOf: []string{"a", "b"}},
