@@ -103,7 +103,7 @@ func ParseName(text string) (*connectorv1.Name, error) {
 // escapes something in a name's text, and nothing that cannot be seen, so that no
 // type imitates a longer name.
 func partType(s string) bool {
-	return s != "" && !strings.ContainsAny(s, `,+\";<>`) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+	return s != "" && !strings.ContainsAny(s, `,+\";<>#`) && !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) })
 }
 
 // parseValue reads up to an unescaped comma, plus or the end.
