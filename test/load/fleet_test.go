@@ -137,7 +137,10 @@ func TestFleet(t *testing.T) {
 	idle := p.resident()
 	took, err := each(fleet, func(a *simAgent) error { return a.open(context.Background(), p.address) })
 	check(t, err)
-	time.Sleep(*settle)
+	for end := time.Now().Add(*settle); time.Now().Before(end); time.Sleep(min(15*time.Second, max(0, time.Until(end)))) {
+		_, err := each(fleet, (*simAgent).beat)
+		check(t, err)
+	}
 	t.Logf("%d idle sessions: %.1f KiB each (%d MiB before, %d MiB after), opened at %.0f/s",
 		len(fleet), float64(p.resident()-idle)/float64(len(fleet)), idle/1024, p.resident()/1024, per(took))
 	if connected := p.connected(fleet); connected != len(fleet) {

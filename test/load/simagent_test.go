@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/reevehq/reeve/pki/ca"
 	"github.com/reevehq/reeve/pki/mtls"
@@ -145,6 +146,11 @@ func (a *simAgent) renew(ctx context.Context, address string) error {
 		return fmt.Errorf("renew %s of %s: %w", a.name, a.tenant, err)
 	}
 	return a.take(key, got.GetCertificates(), got.GetCounter())
+}
+
+// beat says that the agent is there; one that is silent counts as gone.
+func (a *simAgent) beat() error {
+	return a.stream.Send(&agentv1.SessionRequest{Message: &agentv1.SessionRequest_Heartbeat{Heartbeat: &agentv1.Heartbeat{At: timestamppb.Now()}}})
 }
 
 // open opens the agent's session and waits for the welcome.
