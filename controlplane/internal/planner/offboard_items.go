@@ -208,11 +208,12 @@ func (u *undoing) diverged(obj *connectorv1.Object, e *Entry, sentence string) {
 }
 
 func (u *undoing) handOver(obj *connectorv1.Object, identity string, count int, what string) {
+	if count == 0 {
+		return
+	}
 	sentence := "1 " + what + " that the client caused stays as it is."
 	if count > 1 {
 		sentence = fmt.Sprintf("%d %ss that the client caused stay as they are.", count, what)
 	}
-	if count > 0 {
-		u.find(FindingHandedOver, u.v.conn.Alias, obj.GetName().Text(), identity, sentence)
-	}
+	u.find(FindingHandedOver, u.v.conn.Alias, obj.GetName().Text(), identity, sentence)
 }
