@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -127,13 +126,8 @@ func crashEstate(t *testing.T, f *figures, random *rand.Rand, walks map[string]*
 	c := &crash{t: t, f: f, e: e, random: random, walks: walks, asked: map[string]string{}}
 	before := ""
 	if directory {
-		c.server = slapd.Start(t, slapd.Options{Suffix: suffix, Overlays: []string{"ppolicy", "auditlog"}, LDIF: estateLDIF})
-		secret := filepath.Join(t.TempDir(), "secret")
-		if err := os.WriteFile(secret, []byte(c.server.RootPassword), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		c.server, e.Directory = rig.NewDirectory(t, "auditlog")
 		before = lasting(t, c.server)
-		e.Directory = &rig.Directory{URL: c.server.URL, BindDN: c.server.RootDN, SecretFile: secret, Suffix: suffix}
 		var err error
 		if c.ldap, err = ldap.DialURL(c.server.URL); err != nil {
 			t.Fatal(err)
@@ -186,32 +180,6 @@ func (c *crash) victims() []string {
 		agentAlone, controlAnywhen, agentAndAll, connectorAnywhen, controlPlane,
 	}
 }
-
-const estateLDIF = `dn: ` + suffix + `
-objectClass: organization
-objectClass: dcObject
-dc: fabrikam
-o: Fabrikam
-
-dn: ou=people,` + suffix + `
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=clerk,ou=people,` + suffix + `
-objectClass: inetOrgPerson
-uid: clerk
-cn: Old Clerk
-sn: Clerk
-
-dn: ou=groups,` + suffix + `
-objectClass: organizationalUnit
-ou: groups
-
-dn: cn=staff,ou=groups,` + suffix + `
-objectClass: groupOfNames
-cn: staff
-member: uid=clerk,ou=people,` + suffix + `
-`
 
 // change edits the staff list: forward in one round and back in the next, and
 // now and then somebody new. It returns whom the plan will be about.

@@ -2,8 +2,6 @@ package faults_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,45 +16,18 @@ import (
 	"github.com/reevehq/reeve/test/slapd"
 )
 
+// suffix of rig.NewDirectory.
 const suffix = "dc=fabrikam,dc=example"
 
 // A real directory is killed, hangs and comes back while an order runs on it,
 // and the agent is killed in between.
 func TestDirectoryAndAgentAreKilledMidOrder(t *testing.T) {
 	t.Parallel()
-	server := slapd.Start(t, slapd.Options{Suffix: suffix, Overlays: []string{"ppolicy"}, LDIF: fmt.Sprintf(`dn: %[1]s
-objectClass: organization
-objectClass: dcObject
-dc: fabrikam
-o: Fabrikam
-
-dn: ou=people,%[1]s
-objectClass: organizationalUnit
-ou: people
-
-dn: uid=clerk,ou=people,%[1]s
-objectClass: inetOrgPerson
-uid: clerk
-cn: Old Clerk
-sn: Clerk
-
-dn: ou=groups,%[1]s
-objectClass: organizationalUnit
-ou: groups
-
-dn: cn=staff,ou=groups,%[1]s
-objectClass: groupOfNames
-cn: staff
-member: uid=clerk,ou=people,%[1]s
-`, suffix)})
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte(server.RootPassword), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	server, directory := rig.NewDirectory(t)
 	before := lasting(t, server)
 	e := rig.NewEstate(120)
 	e.Cost = 7
-	e.Directory = &rig.Directory{URL: server.URL, BindDN: server.RootDN, SecretFile: secret, Suffix: suffix}
+	e.Directory = directory
 	r := rig.New(t, rig.Options{Bin: bin, Estate: e})
 	p := r.Plan()
 	r.Approve(p)

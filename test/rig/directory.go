@@ -1,6 +1,13 @@
 package rig
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/reevehq/reeve/test/slapd"
+)
 
 // Directory is an LDAP server as the client's administrator knows it: with an
 // entry ou=people and an entry ou=groups below the suffix, in the latter the
@@ -9,6 +16,44 @@ type Directory struct {
 	// URL on loopback, and who binds with the password in SecretFile.
 	URL, BindDN, SecretFile string
 	Suffix                  string
+}
+
+// NewDirectory starts a slapd that holds a clerk, who is a member of cn=staff, and
+// gives it with what the administrator knows of it. Its overlays are ppolicy and
+// those named.
+func NewDirectory(t testing.TB, overlays ...string) (*slapd.Server, *Directory) {
+	t.Helper()
+	const suffix = "dc=fabrikam,dc=example"
+	server := slapd.Start(t, slapd.Options{Suffix: suffix, Overlays: append([]string{"ppolicy"}, overlays...), LDIF: fmt.Sprintf(`dn: %[1]s
+objectClass: organization
+objectClass: dcObject
+dc: fabrikam
+o: Fabrikam
+
+dn: ou=people,%[1]s
+objectClass: organizationalUnit
+ou: people
+
+dn: uid=clerk,ou=people,%[1]s
+objectClass: inetOrgPerson
+uid: clerk
+cn: Old Clerk
+sn: Clerk
+
+dn: ou=groups,%[1]s
+objectClass: organizationalUnit
+ou: groups
+
+dn: cn=staff,ou=groups,%[1]s
+objectClass: groupOfNames
+cn: staff
+member: uid=clerk,ou=people,%[1]s
+`, suffix)})
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(server.RootPassword), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return server, &Directory{URL: server.URL, BindDN: server.RootDN, SecretFile: secret, Suffix: suffix}
 }
 
 // connector is the directory's part of agent.yaml.
