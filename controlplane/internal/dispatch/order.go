@@ -63,8 +63,8 @@ type Store interface {
 	PutReceipt(t tx.Tx, tenant, plan string, r Receipt) error
 	// Results counts a plan's receipts by what the changes came to.
 	Results(t tx.Tx, plan string) (map[auditv1.Receipt_Result]uint32, error)
-	// Receipts sorted by change.
-	Receipts(t tx.Tx, plan string) ([]Receipt, error)
+	// Receipt returns that of a plan's change; ok is false while there is none.
+	Receipt(t tx.Tx, plan, change string) (r Receipt, ok bool, err error)
 	// OfOpenOrders returns the receipts of a connector's changes in orders that have
 	// not ended.
 	OfOpenOrders(t tx.Tx, tenant, connector string) ([]Receipt, error)

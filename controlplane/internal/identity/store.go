@@ -24,6 +24,8 @@ type Store interface {
 	DeleteAccount(t tx.Tx, tenant, connector, anchor string) error
 	// Accounts returns accounts sorted by (connector, anchor).
 	Accounts(t tx.Tx, tenant string) ([]Account, error)
+	// Account returns one account; ok is false when there is none.
+	Account(t tx.Tx, tenant, connector, anchor string) (a Account, ok bool, err error)
 
 	// PutCase inserts a case or updates its decision.
 	PutCase(t tx.Tx, tenant string, c Case) error

@@ -36,6 +36,9 @@ type Store interface {
 
 	// Objects calls f for every live object at seq in ascending order of anchor.
 	Objects(t tx.Tx, tenant, alias string, seq int64, f func(Object) error) error
+	// ObjectsAfter returns up to limit live objects at seq whose anchors come after
+	// the given one, in ascending order of anchor.
+	ObjectsAfter(t tx.Tx, tenant, alias string, seq int64, after string, limit int) ([]Object, error)
 	// Object returns one live object at seq; ok is false when there is none.
 	Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (o Object, ok bool, err error)
 	// Prune removes rows that ended at or before seq and the headers of snapshots

@@ -3,7 +3,6 @@ package operatorapi
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -29,7 +28,7 @@ func (s audits) ListRecords(ctx context.Context, r *operatorv1.ListRecordsReques
 	if after != "" {
 		last, err := strconv.ParseUint(after, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%w: page token is not one of ours; begin without one", errInvalid)
+			return nil, errToken
 		}
 		from = last + 1
 	}

@@ -174,6 +174,8 @@ func (s *Server) count(t tx.Tx, c inventory.Connector, accounts map[place]identi
 	})
 }
 
+// ListObjects shows what a connector observed, in order of anchor. A page costs
+// what is on it and, under a filter, what was passed over for it.
 func (s inventories) ListObjects(ctx context.Context, r *operatorv1.ListObjectsRequest) (*operatorv1.ListObjectsResponse, error) {
 	if _, err := s.tenant(ctx, r.GetTenant()); err != nil {
 		return nil, err
@@ -188,30 +190,41 @@ func (s inventories) ListObjects(ctx context.Context, r *operatorv1.ListObjectsR
 		if err != nil {
 			return err
 		}
-		accounts, err := s.accountsByAnchor(t, r.GetTenant())
-		if err != nil {
-			return err
-		}
-		full := errors.New("page is full")
-		err = s.Objects.Objects(t, c.Tenant, c.Alias, c.Current, func(o inventory.Object) error {
-			account, linked := accounts[place{c.Alias, o.Anchor}]
-			if o.Anchor <= after || r.GetType() != "" && r.GetType() != o.Type || r.GetOrphans() && linked {
-				return nil
-			}
-			if len(resp.Objects) == limit {
-				resp.NextPageToken = next(limit, limit, resp.Objects[limit-1].GetObject().GetAnchor())
-				return full
-			}
-			object := new(connectorv1.Object)
-			if err := proto.Unmarshal(o.Body, object); err != nil {
+		for {
+			list, err := s.Objects.ObjectsAfter(t, c.Tenant, c.Alias, c.Current, after, limit)
+			if err != nil || len(list) == 0 {
 				return err
 			}
-			resp.Objects = append(resp.Objects, &operatorv1.InventoryObject{Connector: c.Alias, Object: object, Identity: account.Identity, Purpose: account.Purpose})
-			return nil
-		})
-		if errors.Is(err, full) {
-			return nil
+			for _, o := range list {
+				after = o.Anchor
+				shown, err := s.showObject(t, c, o, r)
+				if err != nil {
+					return err
+				}
+				if shown == nil {
+					continue
+				}
+				if resp.Objects = append(resp.Objects, shown); len(resp.Objects) == limit {
+					resp.NextPageToken = next(limit, limit, after)
+					return nil
+				}
+			}
 		}
-		return err
 	})
+}
+
+// showObject returns nil for an object that was not asked for.
+func (s inventories) showObject(t tx.Tx, c inventory.Connector, o inventory.Object, r *operatorv1.ListObjectsRequest) (*operatorv1.InventoryObject, error) {
+	if r.GetType() != "" && r.GetType() != o.Type {
+		return nil, nil
+	}
+	account, linked, err := s.IdentityStore.Account(t, c.Tenant, c.Alias, o.Anchor)
+	if err != nil || r.GetOrphans() && linked {
+		return nil, err
+	}
+	object := new(connectorv1.Object)
+	if err := proto.Unmarshal(o.Body, object); err != nil {
+		return nil, fmt.Errorf("decode object %s of %s: %w", o.Anchor, c.Alias, err)
+	}
+	return &operatorv1.InventoryObject{Connector: c.Alias, Object: object, Identity: account.Identity, Purpose: account.Purpose}, nil
 }

@@ -2,6 +2,7 @@ package operatorapi
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -66,9 +67,14 @@ func (s plans) ListPlans(ctx context.Context, r *operatorv1.ListPlansRequest) (*
 }
 
 // ListChanges shows a plan's changes in the order in which they run, each with
-// its receipt once there is one.
+// its receipt once there is one. A page costs what is on it and the chunks that
+// it lies in.
 func (s plans) ListChanges(ctx context.Context, r *operatorv1.ListChangesRequest) (*operatorv1.ListChangesResponse, error) {
-	after, limit, err := page(r.GetPageSize(), r.GetPageToken())
+	token, limit, err := page(r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	from, err := parsePosition(token)
 	if err != nil {
 		return nil, err
 	}
@@ -79,36 +85,47 @@ func (s plans) ListChanges(ctx context.Context, r *operatorv1.ListChangesRequest
 			return err
 		}
 		called := &names{Server: s.Server, t: t, tenant: p.Tenant}
-		chunks, err := s.Plans.Chunks(t, r.GetPlan(), "")
-		if err != nil {
-			return err
-		}
-		receipts, err := receiptsOf(t, s.Orders, r.GetPlan())
-		if err != nil {
-			return err
-		}
-		begun := after == ""
-		for _, c := range chunks {
+		for at := from; ; at = (position{chunk: at.chunk + 1}) {
+			c, ok, err := s.Plans.Chunk(t, p.ID, at.chunk)
+			if err != nil || !ok {
+				return err
+			}
 			chunk := new(planv1.Chunk)
 			if err := planv1.Decode(c.Bytes, chunk); err != nil {
 				return err
 			}
-			for _, change := range chunk.GetChanges() {
-				if !begun {
-					begun = change.GetId() == after
-					continue
-				}
+			for ; at.change < len(chunk.GetChanges()); at.change++ {
 				if len(resp.Changes) == limit {
-					resp.NextPageToken = next(limit, limit, resp.Changes[limit-1].GetChange().GetId())
+					resp.NextPageToken = next(limit, limit, at.String())
 					return nil
 				}
+				change := chunk.GetChanges()[at.change]
+				receipt, _, err := s.Orders.Receipt(t, p.ID, change.GetId())
+				if err != nil {
+					return err
+				}
 				resp.Changes = append(resp.Changes, &operatorv1.PlannedChange{
-					Change: change, Agent: c.Agent, Receipt: receipts[change.GetId()], Sentence: called.sentence(change),
+					Change: change, Agent: c.Agent, Receipt: receipt.Receipt, Sentence: called.sentence(change),
 				})
 			}
 		}
-		return nil
 	})
+}
+
+// position is where a page of changes begins: a plan never changes, so a place
+// in it is a key.
+type position struct{ chunk, change int }
+
+func (p position) String() string { return fmt.Sprintf("%d/%d", p.chunk, p.change) }
+
+func parsePosition(s string) (p position, err error) {
+	if s == "" {
+		return p, nil
+	}
+	if _, err := fmt.Sscanf(s, "%d/%d", &p.chunk, &p.change); err != nil || p.chunk < 0 || p.change < 0 || p.String() != s {
+		return p, errToken
+	}
+	return p, nil
 }
 
 func (s plans) ApprovePlan(ctx context.Context, r *operatorv1.ApprovePlanRequest) (*operatorv1.ApprovePlanResponse, error) {

@@ -3,6 +3,7 @@ package operatorapi
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,6 +25,9 @@ import (
 
 // errInvalid is wrapped by errors about the request itself.
 var errInvalid = errors.New("request refused")
+
+// errToken is for a page token that no answer of ours carried.
+var errToken = fmt.Errorf("%w: page token is not one of ours; begin without one", errInvalid)
 
 // kinds maps the contexts' sentinels to what a client acts on. The first that
 // fits counts.

@@ -3,7 +3,6 @@ package operatorapi
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -122,7 +121,7 @@ func page(size uint32, token string) (after string, limit int, err error) {
 	}
 	key, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
-		return "", 0, fmt.Errorf("%w: page token is not one of ours; begin without one", errInvalid)
+		return "", 0, errToken
 	}
 	return string(key), limit, nil
 }

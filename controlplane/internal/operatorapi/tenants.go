@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/reevehq/reeve/controlplane/internal/dispatch"
 	"github.com/reevehq/reeve/controlplane/internal/planner"
 	"github.com/reevehq/reeve/controlplane/internal/planning"
 	"github.com/reevehq/reeve/controlplane/internal/tenant"
@@ -217,14 +216,4 @@ func showFindings(list []planner.Finding) []*operatorv1.Finding {
 		shown = append(shown, &operatorv1.Finding{Kind: string(f.Kind), Connector: f.Connector, Object: f.Object, Identity: f.Identity, Sentence: f.Sentence})
 	}
 	return shown
-}
-
-// receiptsOf indexes a plan's receipts by change.
-func receiptsOf(t tx.Tx, store dispatch.Store, plan string) (map[string]*auditv1.Receipt, error) {
-	receipts, err := store.Receipts(t, plan)
-	byChange := make(map[string]*auditv1.Receipt, len(receipts))
-	for _, r := range receipts {
-		byChange[r.Change] = r.Receipt
-	}
-	return byChange, err
 }

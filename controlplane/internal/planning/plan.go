@@ -83,6 +83,8 @@ type Store interface {
 	ChangeKey(t tx.Tx, tenant string, fresh []byte) ([]byte, error)
 	// Chunks returns the chunks for an agent, or all when it is empty, in order.
 	Chunks(t tx.Tx, plan, agent string) ([]Chunk, error)
+	// Chunk returns one chunk; ok is false past the last.
+	Chunk(t tx.Tx, plan string, ordinal int) (c Chunk, ok bool, err error)
 	// SetPhase returns ErrPhase unless the plan is in phase from.
 	SetPhase(t tx.Tx, plan string, from, to Phase) error
 

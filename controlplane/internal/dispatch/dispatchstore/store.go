@@ -124,9 +124,13 @@ func (Store) Results(t tx.Tx, plan string) (map[auditv1.Receipt_Result]uint32, e
 	return out, err
 }
 
-// Receipts implements dispatch.Store.
-func (Store) Receipts(t tx.Tx, plan string) ([]dispatch.Receipt, error) {
-	return tx.Collect(t, scanReceipt, `SELECT change, entry, receipt FROM change_receipt WHERE plan = $1 ORDER BY change`, plan)
+// Receipt implements dispatch.Store.
+func (Store) Receipt(t tx.Tx, plan, change string) (dispatch.Receipt, bool, error) {
+	r, err := scanReceipt(t.QueryRow(`SELECT change, entry, receipt FROM change_receipt WHERE plan = $1 AND change = $2`, plan, change))
+	if errors.Is(err, sql.ErrNoRows) {
+		return dispatch.Receipt{}, false, nil
+	}
+	return r, err == nil, err
 }
 
 // OfOpenOrders implements dispatch.Store.

@@ -123,10 +123,23 @@ func (Store) DeleteAccount(t tx.Tx, tenant, connector, anchor string) error {
 
 // Accounts implements identity.Store.
 func (Store) Accounts(t tx.Tx, tenant string) ([]identity.Account, error) {
-	return tx.Collect(t, func(row tx.Scanner) (a identity.Account, err error) {
-		err = row.Scan(&a.Connector, &a.Anchor, &a.Identity, &a.Purpose, &a.Type, &a.Created)
-		return a, err
-	}, `SELECT connector, anchor, identity, purpose, type, created FROM account WHERE tenant = $1 ORDER BY connector, anchor`, tenant)
+	return tx.Collect(t, scanAccount, selectAccount+` ORDER BY connector, anchor`, tenant)
+}
+
+// Account implements identity.Store.
+func (Store) Account(t tx.Tx, tenant, connector, anchor string) (identity.Account, bool, error) {
+	a, err := scanAccount(t.QueryRow(selectAccount+` AND connector = $2 AND anchor = $3`, tenant, connector, anchor))
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, false, nil
+	}
+	return a, err == nil, err
+}
+
+const selectAccount = `SELECT connector, anchor, identity, purpose, type, created FROM account WHERE tenant = $1`
+
+func scanAccount(row tx.Scanner) (a identity.Account, err error) {
+	err = row.Scan(&a.Connector, &a.Anchor, &a.Identity, &a.Purpose, &a.Type, &a.Created)
+	return a, err
 }
 
 // PutCase implements identity.Store.

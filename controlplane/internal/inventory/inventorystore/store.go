@@ -217,6 +217,11 @@ func (Store) Objects(t tx.Tx, tenant, alias string, seq int64, f func(inventory.
 	return rows.Err()
 }
 
+// ObjectsAfter implements inventory.Store.
+func (Store) ObjectsAfter(t tx.Tx, tenant, alias string, seq int64, after string, limit int) ([]inventory.Object, error) {
+	return tx.Collect(t, scanObject, `SELECT anchor, type, digest, body`+live+` AND anchor > $4 ORDER BY anchor LIMIT $5`, tenant, alias, seq, after, limit)
+}
+
 // Object implements inventory.Store.
 func (Store) Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (inventory.Object, bool, error) {
 	o, err := scanObject(t.QueryRow(`SELECT anchor, type, digest, body`+live+` AND anchor = $4`, tenant, alias, seq, anchor))

@@ -133,10 +133,21 @@ func scanPlan(row tx.Scanner) (p planning.Plan, err error) {
 
 // Chunks implements planning.Store.
 func (Store) Chunks(t tx.Tx, plan, agent string) ([]planning.Chunk, error) {
-	return tx.Collect(t, func(row tx.Scanner) (c planning.Chunk, err error) {
-		err = row.Scan(&c.Ordinal, &c.Agent, &c.Bytes)
-		return c, err
-	}, `SELECT ordinal, agent, bytes FROM plan_chunk WHERE plan = $1 AND ($2 = '' OR agent = $2) ORDER BY ordinal`, plan, agent)
+	return tx.Collect(t, scanChunk, `SELECT ordinal, agent, bytes FROM plan_chunk WHERE plan = $1 AND ($2 = '' OR agent = $2) ORDER BY ordinal`, plan, agent)
+}
+
+// Chunk implements planning.Store.
+func (Store) Chunk(t tx.Tx, plan string, ordinal int) (planning.Chunk, bool, error) {
+	c, err := scanChunk(t.QueryRow(`SELECT ordinal, agent, bytes FROM plan_chunk WHERE plan = $1 AND ordinal = $2`, plan, ordinal))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, false, nil
+	}
+	return c, err == nil, err
+}
+
+func scanChunk(row tx.Scanner) (c planning.Chunk, err error) {
+	err = row.Scan(&c.Ordinal, &c.Agent, &c.Bytes)
+	return c, err
 }
 
 // SetPhase implements planning.Store.
