@@ -73,8 +73,11 @@ func (e *Refused) Code() string { return e.Refusals[0].GetCode() }
 // Directory is what admission needs of a configured connector. pluginhost's
 // instances have it. Calls may come from several goroutines.
 type Directory interface {
-	// Types are what the instance declared when it was configured; none means
-	// that it has not been reached yet.
+	// Ready waits, as long as ctx lets it, until the instance has been configured
+	// or an attempt to start it has failed, and then says why: an order may come
+	// while connectors are still being started.
+	Ready(ctx context.Context) error
+	// Types are what the instance declared when it was configured; none before.
 	Types() []*connectorv1.ObjectType
 	CaseRule() connectorv1.CaseRule
 	// Read answers up to 100 refs in order. An error means that none was read.

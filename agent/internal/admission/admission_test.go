@@ -226,6 +226,27 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// An order that comes while its connector is being started waits for it, and is
+// not sent back to be fetched again.
+func TestOrderWaitsForItsConnector(t *testing.T) {
+	b := newBench(t, enforce)
+	b.dir.started, b.dir.asked = make(chan struct{}), make(chan struct{}, 100)
+	order, admitted := b.order(admissiontest.Edits{}, update("c", "a-anna")), make(chan error, 1)
+	go func() {
+		_, err := b.admit.Admit(context.Background(), order)
+		admitted <- err
+	}()
+	select {
+	case <-b.dir.asked:
+	case err := <-admitted:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	close(b.dir.started)
+	if err := <-admitted; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLostDirectoryOrStreamDecidesNothing(t *testing.T) {
 	b := newBench(t, enforce)
 	ctx := context.Background()

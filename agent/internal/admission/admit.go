@@ -230,7 +230,7 @@ func (a *Admitter) local(tx *journal.Tx) (*auditv1.Refusal, error) {
 
 // judge checks changes, modes and guardrails; an order and a dry run share it.
 func (a *Admitter) judge(ctx context.Context, p *plan, signed []string, now time.Time) (*verdict, error) {
-	refusals, err := a.shape(p, now)
+	refusals, err := a.shape(ctx, p, now)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,33 @@ type fakeDirectory struct {
 	sdk.Instance
 	broken bool
 	more   []*connectorv1.Object // groups that it has beside those in memory
+	// started is closed once it has types; nil is from the first.
+	started chan struct{}
+	asked   chan struct{} // gets a value from each Ready that waits
+}
+
+func (d *fakeDirectory) Ready(ctx context.Context) error {
+	if d.started == nil {
+		return nil
+	}
+	d.asked <- struct{}{}
+	select {
+	case <-d.started:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *fakeDirectory) Types() []*connectorv1.ObjectType {
+	if d.started != nil {
+		select {
+		case <-d.started:
+		default:
+			return nil
+		}
+	}
+	return d.Instance.Types()
 }
 
 func (d *fakeDirectory) CaseRule() connectorv1.CaseRule {

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,7 +104,7 @@ func (p *plan) addChunk(chunk []byte, ref *planv1.ChunkRef, n int) *auditv1.Refu
 }
 
 // shape checks every change's own fields.
-func (a *Admitter) shape(p *plan, now time.Time) ([]*auditv1.Refusal, error) {
+func (a *Admitter) shape(ctx context.Context, p *plan, now time.Time) ([]*auditv1.Refusal, error) {
 	var out []*auditv1.Refusal
 	refuse := func(c *planv1.Change, code, format string, args ...any) {
 		r := refusal(code, format, args...)
@@ -118,6 +119,7 @@ func (a *Admitter) shape(p *plan, now time.Time) ([]*auditv1.Refusal, error) {
 			}
 		}
 	}
+	types := map[string][]*connectorv1.ObjectType{}
 	level := uint32(0)
 	for _, c := range p.changes {
 		if c.GetId() == "" || len(c.GetId()) > 256 || p.byID[c.GetId()] != nil {
@@ -139,11 +141,13 @@ func (a *Admitter) shape(p *plan, now time.Time) ([]*auditv1.Refusal, error) {
 		if sentence := p.order(c); sentence != "" {
 			refuse(c, CodeChange, "change %s %s", c.GetId(), sentence)
 		}
-		types := connector.Directory.Types()
-		if len(types) == 0 {
-			return nil, fmt.Errorf("%w: connector %s has not been configured yet", ErrDirectory, c.GetConnector())
+		if types[c.GetConnector()] == nil {
+			if err := connector.Directory.Ready(ctx); err != nil {
+				return nil, fmt.Errorf("%w: connector %s: %w", ErrDirectory, c.GetConnector(), err)
+			}
+			types[c.GetConnector()] = connector.Directory.Types()
 		}
-		if sentence := p.operation(c, types, a.o.Recipients, now); sentence != "" {
+		if sentence := p.operation(c, types[c.GetConnector()], a.o.Recipients, now); sentence != "" {
 			refuse(c, CodeChange, "change %s %s", c.GetId(), sentence)
 		}
 		if sentence := mode(connector, c.GetOperation().Kind()); sentence != "" {

@@ -30,12 +30,12 @@ type Survey struct {
 // create, rename or move leads. groups, if not nil, stands in for reading them
 // again. An error wraps ErrDirectory and means that nothing is known.
 func Look(ctx context.Context, dir Directory, operations []*connectorv1.Operation, groups *guardrails.Groups) (*Survey, error) {
+	if err := dir.Ready(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
 	s := &Survey{dir: dir, types: map[string]*connectorv1.ObjectType{}, rule: dir.CaseRule(), results: map[string]*connectorv1.ReadResult{}, groups: groups}
 	for _, t := range dir.Types() {
 		s.types[t.GetName()] = t
-	}
-	if len(s.types) == 0 {
-		return nil, fmt.Errorf("%w: the connector has not been configured yet", ErrDirectory)
 	}
 	var refs []*connectorv1.ObjectRef
 	for _, op := range operations {

@@ -62,6 +62,8 @@ type fakeDirectory struct {
 	groupsRead int
 }
 
+func (d *fakeDirectory) Ready(context.Context) error { return nil }
+
 func (d *fakeDirectory) CaseRule() connectorv1.CaseRule {
 	return connectorv1.CaseRule_CASE_RULE_IGNORE
 }

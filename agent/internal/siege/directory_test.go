@@ -174,6 +174,8 @@ func (d *fakeDirectory) clone() *fakeDirectory {
 
 func (d *fakeDirectory) Types() []*connectorv1.ObjectType { return declared }
 
+func (d *fakeDirectory) Ready(context.Context) error { return nil }
+
 func (d *fakeDirectory) CaseRule() connectorv1.CaseRule {
 	return connectorv1.CaseRule_CASE_RULE_IGNORE
 }
