@@ -13,6 +13,7 @@ import (
 	"github.com/reevehq/reeve/agent/internal/config"
 	"github.com/reevehq/reeve/agent/internal/enroll"
 	"github.com/reevehq/reeve/agent/internal/executor"
+	"github.com/reevehq/reeve/agent/internal/journal"
 	"github.com/reevehq/reeve/agent/internal/localapi"
 	"github.com/reevehq/reeve/agent/internal/obligation"
 	"github.com/reevehq/reeve/agent/internal/observation"
@@ -147,7 +148,7 @@ func (r *running) serve(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		func(ctx context.Context) error { return r.localAPI().Serve(ctx, socket) },
 		// Before anything else acts: what was under way, and what is owed.
-		r.keeper.Run, r.resumeOrders,
+		r.keeper.Run, without(r.resumeOrders), r.watchJournal,
 		without(r.link.Run), without(r.orders.Run), without(shipper.Run), without(r.schedule.Run),
 		without(r.spool.watch), without(r.watchSource), without(r.watchRoots), without(r.sendProgress), r.checkConnectors,
 	} {
@@ -161,7 +162,7 @@ func (r *running) serve(ctx context.Context) error {
 	<-ctx.Done()
 	all.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return fmt.Errorf("the agent cannot go on: %w", cause)
+		return fmt.Errorf("the agent cannot go on: %w", r.remedy(cause))
 	}
 	return nil
 }
@@ -209,24 +210,31 @@ func (r *running) watchRoots(ctx context.Context) {
 	}
 }
 
+// watchJournal ends the agent with its journal.
+func (r *running) watchJournal(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-r.journal.Done():
+	}
+	return fmt.Errorf("%w: %w", journal.ErrStopped, r.journal.Stopped())
+}
+
 // resumeEvery is how often orders that stayed open are tried again.
 const resumeEvery = time.Minute
 
 // resumeOrders carries on with open orders: at the start, when told to, and from
 // time to time, since a directory that was away comes back unannounced.
-func (r *running) resumeOrders(ctx context.Context) error {
+func (r *running) resumeOrders(ctx context.Context) {
 	t := time.NewTicker(resumeEvery)
 	defer t.Stop()
 	for {
 		if err := r.executor.Resume(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, executor.ErrPaused) {
 			r.p.log.Warn("open orders could not all go on", "error", err)
 		}
-		if err := r.journal.Stopped(); err != nil && ctx.Err() == nil {
-			return err
-		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-t.C:
 		case <-r.resume:
 		}

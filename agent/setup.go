@@ -234,11 +234,8 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 		Path: c.dir.Journal(), MarksPath: c.dir.Marks(), Key: key, Now: p.now, Log: p.log,
 		Identity: journalIdentity(c.id),
 	})
-	if errors.Is(err, journal.ErrForged) || errors.Is(err, journal.ErrDamaged) {
-		return nil, coded(fmt.Errorf("%w; nothing was done: keep the state folder for whoever looks into it, ask the MSP to invite agent %s again and join in a new state folder", err, c.id.Agent))
-	}
 	if err != nil {
-		return nil, coded(err)
+		return nil, coded(c.remedy(err))
 	}
 	boot, err := bootclock.ID()
 	if err != nil {
@@ -247,6 +244,14 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 	c.clock = journal.NewClock(c.journal, journal.ClockOptions{Wall: p.now, Boot: bootclock.Since, BootID: boot})
 	c.audit = audit.Recorder{Actor: c.id.ID().String(), Now: c.clock.Now}
 	return c, nil
+}
+
+// remedy adds what to do about a journal that cannot be believed.
+func (c *core) remedy(err error) error {
+	if errors.Is(err, journal.ErrForged) || errors.Is(err, journal.ErrDamaged) {
+		return fmt.Errorf("%w; keep the state folder for whoever looks into it, ask the MSP to invite agent %s again and join in a new state folder", err, c.id.Agent)
+	}
+	return err
 }
 
 // connect starts the connectors and what acts on them.

@@ -14,27 +14,55 @@ import (
 	"github.com/reevehq/reeve/test/rig"
 )
 
+// forge changes what a journal holds.
+func forge(t *testing.T, path, query string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	done, err := db.Exec(query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%s changed nothing: %v", query, err)
+	}
+}
+
+// The journal is forged under an agent that works: it ends when it meets the row,
+// changes nothing more and says what to do.
+func TestJournalIsTamperedWithAtWork(t *testing.T) {
+	t.Parallel()
+	e := rig.NewEstate(4)
+	e.Status = true
+	r := rig.New(t, rig.Options{Bin: bin, Estate: e})
+	r.Applied(r.CarryOut())
+	shipped(t, r)
+	e.Suspend(t, e.People()[0], true)
+	r.Observe()
+	p := r.Plan()
+	before := e.Files(t)
+	r.Agent.ForgetLog()
+	// What a day's budget has been charged with is read when an order comes.
+	forge(t, filepath.Join(r.State, "journal.db"), "UPDATE charges SET at = at - 86400000000000")
+	r.Approve(p)
+	rig.Until(t, "the agent has ended", func() (bool, string) { return r.Agent.Ended(), r.Agent.Log() })
+	r.Agent.Forget()
+	says(t, r.Agent.Log(), "the journal has stopped", "row", "of table charges", "invite agent dc1 again", "join in a new state folder")
+	if now := e.Files(t); !maps.Equal(now, before) {
+		t.Errorf("a target was changed: %v, before: %v", now, before)
+	}
+}
+
 // Whoever can write to the state folder changes what the journal holds, or the
 // disk does: the agent does not act on it and says what to do; what the sentence
 // says leads back to work.
 func TestJournalIsTamperedWith(t *testing.T) {
 	t.Parallel()
 	statement := func(query string) func(t *testing.T, path string) {
-		return func(t *testing.T, path string) {
-			t.Helper()
-			db, err := sql.Open("sqlite", "file:"+path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			done, err := db.Exec(query)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n, err := done.RowsAffected(); err != nil || n == 0 {
-				t.Fatalf("%s changed nothing: %v", query, err)
-			}
-		}
+		return func(t *testing.T, path string) { forge(t, path, query) }
 	}
 	// page overwrites the root page of a table, or of the file itself.
 	page := func(table string) func(t *testing.T, path string) {

@@ -40,8 +40,9 @@ type Tx struct {
 // Commit runs fn in a transaction and makes it durable: when it returns nil, all
 // that fn wrote survives a power cut, and one signature covers the records it
 // appended. An error of fn, or ErrDiskFull, means that nothing was written. An
-// error that wraps ErrStopped means that nobody knows, and that the journal takes
-// nothing more until it is opened again. fn runs once. A ctx that ends while fn
+// error that wraps ErrStopped means that nobody knows, or that the journal is
+// forged or damaged (ErrForged), and that it takes nothing more until it is
+// opened again. fn runs once. A ctx that ends while fn
 // runs does not tear the commit.
 func (j *Journal) Commit(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
@@ -49,8 +50,8 @@ func (j *Journal) Commit(ctx context.Context, fn func(*Tx) error) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.stopped != nil {
-		return fmt.Errorf("%w: %w", ErrStopped, j.stopped)
+	if stopped := j.Stopped(); stopped != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, stopped)
 	}
 	low, err := j.space()
 	if err != nil {
@@ -86,9 +87,6 @@ func (j *Journal) Commit(ctx context.Context, fn func(*Tx) error) error {
 		if isFull(tx.err) {
 			return fmt.Errorf("%w: %w", ErrDiskFull, tx.err)
 		}
-		if errors.Is(tx.err, ErrForged) {
-			return fnErr
-		}
 		return j.stop(fnErr)
 	}
 	done = true
@@ -105,25 +103,50 @@ func (j *Journal) Commit(ctx context.Context, fn func(*Tx) error) error {
 	return nil
 }
 
-// View runs fn on one consistent state and writes nothing.
+// View runs fn on one consistent state and writes nothing. It works on a journal
+// that has stopped, and stops one of which a row turns out to be forged or a page
+// damaged: what else it holds cannot be worked with either.
 func (j *Journal) View(ctx context.Context, fn func(*Tx) error) error {
 	sqlTx, err := j.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
 	defer func() { _ = sqlTx.Rollback() }() // nothing to keep
-	return fn(&Tx{j: j, ctx: ctx, tx: sqlTx, readOnly: true})
+	tx := &Tx{j: j, ctx: ctx, tx: sqlTx, readOnly: true}
+	err = fn(tx)
+	// What a row is found to be counts, whatever fn makes of it.
+	for _, found := range []error{tx.err, err} {
+		if errors.Is(found, ErrForged) || isDamaged(found) {
+			return j.stop(found)
+		}
+	}
+	return err
 }
 
+// stop ends all work for the first error it is given.
 func (j *Journal) stop(err error) error {
-	j.stopped = err
-	j.o.Log.Error("journal stopped", "error", err)
+	err = damage(err)
+	j.state.Lock()
+	defer j.state.Unlock()
+	if j.stopped == nil {
+		j.stopped = err
+		j.o.Log.Error("journal stopped", "error", err)
+		close(j.done)
+	}
 	return fmt.Errorf("%w: %w", ErrStopped, err)
 }
 
 func isFull(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+}
+
+// damage adds ErrDamaged to what SQLite says of a file that it cannot read.
+func damage(err error) error {
+	if isDamaged(err) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }
 
 func isDamaged(err error) bool {

@@ -110,10 +110,11 @@ type Journal struct {
 	write  *sql.DB
 	read   *sql.DB
 
-	mu      sync.Mutex // held for a whole Commit
-	stopped error
+	mu   sync.Mutex    // held for a whole Commit
+	done chan struct{} // closed when it stops
 
 	state      sync.RWMutex // guards what follows
+	stopped    error
 	head       chain.Head
 	base       chain.Head // the first record still held follows it
 	sum        sum
@@ -141,12 +142,9 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", o.Path, err)
 	}
-	j := &Journal{o: o, public: public, rowKey: rowKey, lock: lock}
+	j := &Journal{o: o, public: public, rowKey: rowKey, lock: lock, done: make(chan struct{})}
 	if err := j.open(ctx); err != nil {
-		if isDamaged(err) {
-			err = fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		return nil, errors.Join(fmt.Errorf("open journal %s: %w", o.Path, err), j.Close())
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", o.Path, damage(err)), j.Close())
 	}
 	return j, nil
 }
@@ -212,6 +210,8 @@ func (j *Journal) Close() error {
 		errs = append(errs, j.lock.Close())
 		j.lock = nil
 	}
+	j.state.Lock()
+	defer j.state.Unlock()
 	if j.stopped == nil {
 		j.stopped = errors.New("closed")
 	}
@@ -257,13 +257,16 @@ func (j *Journal) Quarantined() string {
 	return j.quarantine
 }
 
-// Stopped is closed over the first error that made the journal stop, nil while
-// it works.
+// Stopped is the first error that made the journal stop, nil while it works.
 func (j *Journal) Stopped() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.state.RLock()
+	defer j.state.RUnlock()
 	return j.stopped
 }
+
+// Done is closed when the journal stops because of an error: the process must end
+// then, and be started again.
+func (j *Journal) Done() <-chan struct{} { return j.done }
 
 const ddl = `
 CREATE TABLE records (idx INTEGER PRIMARY KEY, header BLOB NOT NULL, salt BLOB NOT NULL, body BLOB NOT NULL, link BLOB NOT NULL) STRICT;

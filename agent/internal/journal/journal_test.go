@@ -241,6 +241,66 @@ func TestForgeryIsFound(t *testing.T) {
 	}
 }
 
+// damagePages overwrites all of a database but its first page.
+func damagePages(t *testing.T, path string) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 4096; i < len(raw); i++ {
+		raw[i] = 0xa5
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A row that is forged while the agent works stops it when the row is read, in a
+// commit or in a view, whatever the reader makes of the error.
+func TestForgeryAtWorkStops(t *testing.T) {
+	read := func(tx *Tx) error { _, err := tx.Holds(); return err }
+	for name, use := range map[string]func(*Journal) error{
+		"view": func(j *Journal) error { return j.View(context.Background(), read) },
+		"view that does not": func(j *Journal) error {
+			return j.View(context.Background(), func(tx *Tx) error { _ = read(tx); return nil })
+		},
+		"commit":       func(j *Journal) error { return j.Commit(context.Background(), read) },
+		"damaged page": func(j *Journal) error { return j.View(context.Background(), read) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			j := open(t, o)
+			commit(t, j, func(tx *Tx) error { return tx.PutHold(Hold{ID: "h", Connector: "c", Group: "g", Member: "m"}) })
+			want := ErrForged
+			if name == "damaged page" {
+				want = ErrDamaged
+				// Written anew, so that nobody has it in memory, and into the one file.
+				tamper(t, o.Path, "UPDATE holds SET at = at; PRAGMA wal_checkpoint(TRUNCATE)")
+				damagePages(t, o.Path)
+			} else {
+				tamper(t, o.Path, "UPDATE holds SET at = at + 1")
+			}
+			if err := use(j); !errors.Is(err, want) || !errors.Is(err, ErrStopped) {
+				t.Fatalf("got %v, want %v", err, want)
+			}
+			select {
+			case <-j.Done():
+			default:
+				t.Fatal("nobody is told that it stopped")
+			}
+			if err := j.Commit(context.Background(), record("x")); !errors.Is(err, ErrStopped) {
+				t.Fatalf("it takes more: %v", err)
+			}
+		})
+	}
+}
+
 func TestOlderCopyIsQuarantined(t *testing.T) {
 	o := options(t)
 	j := open(t, o)

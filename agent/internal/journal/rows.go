@@ -185,9 +185,7 @@ func (tx *Tx) checkRow(table, key string, at int64, body, mac []byte) error {
 		return nil
 	}
 	err := fmt.Errorf("%w: row %s of table %s", ErrForged, strconv.QuoteToGraphic(key), table)
-	if !tx.readOnly {
-		tx.err = err
-	}
+	tx.err = err
 	return err
 }
 
