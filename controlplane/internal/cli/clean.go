@@ -36,22 +36,3 @@ func clean(s string) string {
 	}
 	return b.String()
 }
-
-// escapeJSON writes what is not plain inside a JSON document as \u escapes: the
-// document means the same and is safe to look at. Such characters, white space
-// between values aside, can only stand inside strings.
-func escapeJSON(doc []byte) []byte {
-	var b strings.Builder
-	for _, r := range string(doc) {
-		switch {
-		case plain(r) || r == '\n' || r == '\t' || r == '\r' || r == unicode.ReplacementChar:
-			b.WriteRune(r)
-		case r > 0xffff:
-			r -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+(r>>10), 0xdc00+(r&0x3ff))
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return []byte(b.String())
-}

@@ -271,8 +271,8 @@ func TestClean(t *testing.T) {
 		if err := json.Unmarshal(doc, &before); err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(escapeJSON(doc), &after); err != nil || before != after {
-			t.Fatalf("%s became %s: %v", doc, escapeJSON(doc), err)
+		if err := json.Unmarshal(operatorv1.VisibleJSON(doc), &after); err != nil || before != after {
+			t.Fatalf("%s became %s: %v", doc, operatorv1.VisibleJSON(doc), err)
 		}
 	})
 	for _, harmless := range []string{"", "Åse Ødegård", "名前", "a — b “c”", `\u{1b}`} {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
 )
 
 // show prints a response as -o says.
@@ -56,7 +58,7 @@ func (a *app) writeJSON(raw []byte, indent string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.env.Out.Write(append(escapeJSON(b.Bytes()), '\n'))
+	_, err = a.env.Out.Write(append(operatorv1.VisibleJSON(b.Bytes()), '\n'))
 	return err
 }
 

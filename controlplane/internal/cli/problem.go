@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
+	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
 )
 
 // localError is a problem that arose on this machine.
@@ -108,7 +109,7 @@ func (a *app) fail(err error) int {
 	if a.output == outputJSON {
 		raw, _ := protojson.Marshal(p)
 		doc, _ := json.Marshal(map[string]any{"problem": json.RawMessage(raw), "kind": exitWord(code), "exitCode": code})
-		_, _ = a.env.Err.Write(append(escapeJSON(doc), '\n'))
+		_, _ = a.env.Err.Write(append(operatorv1.VisibleJSON(doc), '\n'))
 		return code
 	}
 	out := a.printer(a.env.Err)

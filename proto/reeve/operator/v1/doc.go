@@ -1,3 +1,4 @@
 // Package operatorv1 is what the NOC uses: CLI, scripts and console, as gRPC and
-// as REST (rest.yaml; OpenAPI in operator.swagger.json).
+// as REST (rest.yaml; OpenAPI in operator.swagger.json), with JSON that is safe to
+// look at.
 package operatorv1
