@@ -33,29 +33,10 @@ import (
 
 var names = flag.Int("names", 2500, "how many hostile people; 100000 is the full measure")
 
-// bin is the folder of the programs under test, built once.
+// bin is the folder of the programs under test.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "hostile")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	root, err := filepath.Abs(filepath.Join("..", ".."))
-	if err == nil {
-		err = rig.Build(root, dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	bin = dir
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &bin, 0)) }
 
 // shown fails the test unless a text is fit for a terminal and a log: valid UTF-8
 // of lines of characters that can be seen.

@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,14 +15,32 @@ import (
 	"time"
 )
 
-// Build compiles the three programs from the module's root into dir.
-func Build(root, dir string) error {
-	cmd := exec.Command("go", "build", "-o", dir, "./controlplane/cmd/reeve", "./controlplane/cmd/reeve-controlplane", "./agent/cmd/reeve-agent")
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
+// Main compiles the three programs once into a folder, whose absolute path it puts
+// into bin, runs the tests of a package in test/ and returns their exit code. At
+// most atOnce stories run side by side, 0 as many as there are processors: most of
+// a story is waiting.
+func Main(m *testing.M, bin *string, atOnce int) int {
+	dir, err := os.MkdirTemp("", "reeve-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	return nil
+	defer os.RemoveAll(dir)
+	*bin = dir
+	cmd := exec.Command("go", "build", "-o", dir, "./controlplane/cmd/reeve", "./controlplane/cmd/reeve-controlplane", "./agent/cmd/reeve-agent")
+	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+		return 1
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); atOnce > 0 && f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(atOnce)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
 }
 
 // Process is one server that a story starts, ends and kills as it likes. Its

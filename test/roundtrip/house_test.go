@@ -16,31 +16,15 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/reevehq/reeve/test/rig"
 	"github.com/reevehq/reeve/test/slapd"
 	"github.com/reevehq/reeve/test/sources"
 )
 
-// bin is the folder of the programs that TestMain built.
+// bin is the folder of the programs under test.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "roundtrip")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	bin = dir
-	cmd := exec.Command("go", "build", "-o", dir, "../../controlplane/cmd/...", "../../agent/cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &bin, 0)) }
 
 // tenant is the client of every story.
 const tenant = "fabrikam"

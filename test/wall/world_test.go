@@ -50,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	log, err := os.Create(filepath.Join(dir, "log"))
 	check(t, err)
 	defer log.Close()
-	cmd := exec.Command(program, "run", "--dev", "--data", filepath.Join(dir, "noc"), "--socket", w.socket, "--listen", w.agents, "--operator-listen", w.operators, "--msp", mspTenant)
+	cmd := exec.Command(filepath.Join(bin, "reeve-controlplane"), "run", "--dev", "--data", filepath.Join(dir, "noc"), "--socket", w.socket, "--listen", w.agents, "--operator-listen", w.operators, "--msp", mspTenant)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
 	check(t, cmd.Start())
 	ended := make(chan struct{})
