@@ -37,16 +37,15 @@ func (s identities) ListIdentities(ctx context.Context, r *operatorv1.ListIdenti
 		if err != nil {
 			return err
 		}
-		links, accounts, err := s.holdings(t, r.GetTenant())
-		if err != nil {
-			return err
-		}
 		rule, err := s.leaverRule(t, r.GetTenant())
 		if err != nil {
 			return err
 		}
 		for _, id := range list {
-			shown := s.showIdentity(id, rule, links, accounts)
+			shown, err := s.showIdentity(t, r.GetTenant(), id, rule)
+			if err != nil {
+				return err
+			}
 			if r.GetState() == "" || r.GetState() == shown.GetState() {
 				resp.Identities = append(resp.Identities, shown)
 			}
@@ -67,36 +66,25 @@ func (s *Server) leaverRule(t tx.Tx, tenant string) (policy.LeaverRule, error) {
 	return program.Rules().Leaver, nil
 }
 
-func (s *Server) holdings(t tx.Tx, tenant string) (links map[string][]identity.Link, accounts map[string][]identity.Account, err error) {
-	links, accounts = map[string][]identity.Link{}, map[string][]identity.Account{}
-	l, err := s.IdentityStore.Links(t, tenant)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, link := range l {
-		links[link.Identity] = append(links[link.Identity], link)
-	}
-	a, err := s.IdentityStore.Accounts(t, tenant)
-	for _, account := range a {
-		accounts[account.Identity] = append(accounts[account.Identity], account)
-	}
-	return links, accounts, err
-}
-
-func (s *Server) showIdentity(id identity.Identity, rule policy.LeaverRule, links map[string][]identity.Link, accounts map[string][]identity.Account) *operatorv1.Identity {
+func (s *Server) showIdentity(t tx.Tx, tenant string, id identity.Identity, rule policy.LeaverRule) (*operatorv1.Identity, error) {
 	shown := &operatorv1.Identity{
 		Id: id.ID, Kind: id.Kind, Label: id.Label, Starts: stamp(id.Starts), Ends: stamp(id.Ends),
 		State: string(planning.Subject(id, s.Now(), rule).State),
 	}
-	for _, l := range links[id.ID] {
+	links, err := s.IdentityStore.LinksOf(t, tenant, id.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
 		shown.Sources = append(shown.Sources, l.Connector+" "+l.Anchor)
 	}
-	for _, a := range accounts[id.ID] {
+	accounts, err := s.IdentityStore.AccountsOf(t, tenant, id.ID)
+	for _, a := range accounts {
 		shown.Accounts = append(shown.Accounts, &operatorv1.Account{
 			Connector: a.Connector, Purpose: a.Purpose, Type: a.Type, Anchor: a.Anchor, CreatedByReeve: a.Created,
 		})
 	}
-	return shown
+	return shown, err
 }
 
 // ExplainIdentity says why an identity has what it has: what policy wants for it
@@ -115,12 +103,10 @@ func (s identities) ExplainIdentity(ctx context.Context, r *operatorv1.ExplainId
 		if err != nil {
 			return err
 		}
-		links, accounts, err := s.holdings(t, r.GetTenant())
-		if err != nil {
+		id.ID = planning.LocalID(id.ID)
+		if resp.Identity, err = s.showIdentity(t, r.GetTenant(), id, in.Rules.Leaver); err != nil {
 			return err
 		}
-		id.ID = planning.LocalID(id.ID)
-		resp.Identity = s.showIdentity(id, in.Rules.Leaver, links, accounts)
 		written, err := s.Ledger.Identity(t, r.GetTenant(), id.ID)
 		if err != nil {
 			return err

@@ -1,9 +1,11 @@
 package operatorapi
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/inventory/inventorystore"
 	"github.com/reevehq/reeve/controlplane/internal/planning"
 	"github.com/reevehq/reeve/controlplane/internal/planning/planningstore"
+	"github.com/reevehq/reeve/controlplane/internal/policy/policystore"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
@@ -171,5 +174,53 @@ func TestChangesArePagedByPlace(t *testing.T) {
 	}
 	if resp, err := (plans{Server: s}).ListChanges(t.Context(), &operatorv1.ListChangesRequest{Plan: "plan-1", PageToken: next(1, 1, "9/9")}); err != nil || len(resp.GetChanges()) > 0 {
 		t.Errorf("past the end: %v, %v", resp, err)
+	}
+}
+
+// byKey is a store that nobody may read whole.
+type byKey struct{ identitystore.Store }
+
+var errWhole = errors.New("all of a tenant's rows were read for one page")
+
+func (byKey) Links(tx.Tx, string) ([]identity.Link, error)       { return nil, errWhole }
+func (byKey) Accounts(tx.Tx, string) ([]identity.Account, error) { return nil, errWhole }
+
+// A page of identities shows each with its own sources and accounts, and reads
+// nobody else's.
+func TestIdentitiesArePagedByKey(t *testing.T) {
+	s := open(t)
+	s.IdentityStore = byKey{}
+	s.Policies = policystore.New(s.DB, records{}, time.Now, "msp")
+	if err := s.DB.Do(t.Context(), func(t tx.Tx) error {
+		store := identitystore.Store{}
+		for i := range 7 {
+			id := fmt.Sprintf("id-%d", i)
+			if err := errors.Join(store.Put(t, "fabrikam", identity.Identity{ID: id, Kind: "human", Label: "L " + id}),
+				store.PutLink(t, "fabrikam", identity.Link{Connector: "hr", Anchor: "h" + id, Identity: id}),
+				store.PutAccount(t, "fabrikam", identity.Account{Connector: "corp", Anchor: "c" + id, Identity: id, Purpose: "normal", Type: "person"})); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	r := &operatorv1.ListIdentitiesRequest{Tenant: "fabrikam", PageSize: 3}
+	for more := true; more; more = r.GetPageToken() != "" {
+		resp, err := (identities{Server: s}).ListIdentities(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range resp.GetIdentities() {
+			if len(i.GetSources()) != 1 || i.GetSources()[0] != "hr h"+i.GetId() || len(i.GetAccounts()) != 1 || i.GetAccounts()[0].GetAnchor() != "c"+i.GetId() {
+				t.Errorf("%v", i)
+			}
+			got = append(got, i.GetId())
+		}
+		r.PageToken = resp.GetNextPageToken()
+	}
+	if !slices.Equal(got, []string{"id-0", "id-1", "id-2", "id-3", "id-4", "id-5", "id-6"}) {
+		t.Errorf("%v", got)
 	}
 }

@@ -92,17 +92,26 @@ func (Store) DeleteLink(t tx.Tx, tenant, connector, anchor string) error {
 
 // Links implements identity.Store.
 func (Store) Links(t tx.Tx, tenant string) ([]identity.Link, error) {
-	return tx.Collect(t, func(row tx.Scanner) (l identity.Link, err error) {
-		var said, since string
-		if err := row.Scan(&l.Connector, &l.Anchor, &l.Identity, &l.Snapshot, &said, &l.Missing, &since); err != nil {
-			return l, err
-		}
-		if err := json.Unmarshal([]byte(said), &l.Said); err != nil {
-			return l, fmt.Errorf("decode what %s said of %s: %w", l.Connector, l.Identity, err)
-		}
-		l.MissingSince, err = tx.ParseTime(since)
+	return tx.Collect(t, scanLink, selectLink+` ORDER BY connector, anchor`, tenant)
+}
+
+// LinksOf implements identity.Store.
+func (Store) LinksOf(t tx.Tx, tenant, id string) ([]identity.Link, error) {
+	return tx.Collect(t, scanLink, selectLink+` AND identity = $2 ORDER BY connector, anchor`, tenant, id)
+}
+
+const selectLink = `SELECT connector, anchor, identity, snapshot, said, missing, missing_since FROM source_link WHERE tenant = $1`
+
+func scanLink(row tx.Scanner) (l identity.Link, err error) {
+	var said, since string
+	if err := row.Scan(&l.Connector, &l.Anchor, &l.Identity, &l.Snapshot, &said, &l.Missing, &since); err != nil {
 		return l, err
-	}, `SELECT connector, anchor, identity, snapshot, said, missing, missing_since FROM source_link WHERE tenant = $1 ORDER BY connector, anchor`, tenant)
+	}
+	if err := json.Unmarshal([]byte(said), &l.Said); err != nil {
+		return l, fmt.Errorf("decode what %s said of %s: %w", l.Connector, l.Identity, err)
+	}
+	l.MissingSince, err = tx.ParseTime(since)
+	return l, err
 }
 
 // PutAccount implements identity.Store.
@@ -124,6 +133,11 @@ func (Store) DeleteAccount(t tx.Tx, tenant, connector, anchor string) error {
 // Accounts implements identity.Store.
 func (Store) Accounts(t tx.Tx, tenant string) ([]identity.Account, error) {
 	return tx.Collect(t, scanAccount, selectAccount+` ORDER BY connector, anchor`, tenant)
+}
+
+// AccountsOf implements identity.Store.
+func (Store) AccountsOf(t tx.Tx, tenant, id string) ([]identity.Account, error) {
+	return tx.Collect(t, scanAccount, selectAccount+` AND identity = $2 ORDER BY connector, anchor`, tenant, id)
 }
 
 // Account implements identity.Store.
