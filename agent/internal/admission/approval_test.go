@@ -3,6 +3,7 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/admission/admissiontest"
+	"github.com/reevehq/reeve/agent/internal/journal"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
@@ -68,18 +70,45 @@ func TestClientSignatureLetsInWhatNeedsItAndLiftsBudgetsNeverScope(t *testing.T)
 func TestDayBudgetAddsUpAndPasses(t *testing.T) {
 	b := newBenchWith(t, enforce, strings.Replace(rails, "plan: {losing_access: 1}", "day: {losing_access: 1}", 1))
 	ctx := context.Background()
-	if _, err := b.admit.Admit(ctx, b.order(admissiontest.Edits{}, del("c", "a-anna"))); err != nil {
-		t.Fatal(err)
+	admit := func(change, anchor string) (id string, err error) {
+		admitted, err := b.admit.Admit(ctx, b.order(admissiontest.Edits{}, del(change, anchor)))
+		if err != nil {
+			return "", err
+		}
+		return admitted.Order, nil
 	}
+	end := func(id string) {
+		b.check(b.j.Commit(ctx, func(tx *journal.Tx) error {
+			o, found, err := tx.Order(id)
+			if err != nil || !found {
+				return fmt.Errorf("order %q: %v, %w", id, found, err)
+			}
+			return tx.EndOrder(o, b.wall)
+		}))
+	}
+	held, err := admit("c", "a-anna")
+	b.check(err)
 	b.wall = b.wall.Add(23 * time.Hour)
-	if code := refusedCode(must(b.admit.Admit(ctx, b.order(admissiontest.Edits{}, del("d", "a-bo"))))); code != admission.CodeBudget {
-		t.Fatalf("a second person within a day: %s", code)
+	if _, err := admit("d", "a-bo"); refusedCode(err) != admission.CodeBudget {
+		t.Fatalf("a second person within a day: %v", err)
 	}
-	if _, err := b.admit.Admit(ctx, b.order(admissiontest.Edits{}, del("again", "a-anna"))); err != nil {
+	again, err := admit("again", "a-anna")
+	if err != nil {
 		t.Fatalf("the same person counts once: %v", err)
 	}
+	// Held up for days, its effects are still to come, and may come today.
 	b.wall = b.wall.Add(48 * time.Hour)
-	if _, err := b.admit.Admit(ctx, b.order(admissiontest.Edits{}, del("e", "a-bo"))); err != nil {
+	end(again)
+	if _, err := admit("e", "a-bo"); refusedCode(err) != admission.CodeBudget {
+		t.Fatalf("a second person while the first order is open: %v", err)
+	}
+	end(held)
+	b.wall = b.wall.Add(23 * time.Hour)
+	if _, err := admit("f", "a-bo"); refusedCode(err) != admission.CodeBudget {
+		t.Fatalf("a second person within a day of the order's end: %v", err)
+	}
+	b.wall = b.wall.Add(2 * time.Hour)
+	if _, err := admit("g", "a-bo"); err != nil {
 		t.Fatalf("after the day has passed: %v", err)
 	}
 }

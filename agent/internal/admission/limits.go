@@ -155,7 +155,7 @@ func (a *Admitter) limitsOf(ctx context.Context, alias string, changes []*planv1
 			}
 			for _, ch := range guardrails.Charges(s) {
 				charges = append(charges, ch)
-				v.charges = append(v.charges, journal.Charge{Connector: alias, Kind: ch.Kind, Subject: ch.Subject, At: now})
+				v.charges = append(v.charges, journal.Charge{Connector: alias, Kind: ch.Kind, Subject: ch.Subject})
 			}
 		}
 		for _, b := range booked {

@@ -43,16 +43,10 @@ func (r *run) commit(ctx context.Context, send []*job, end bool) error {
 		if !end {
 			return nil
 		}
-		order := r.order
-		// What is known of an ended order is that it was.
-		order.Ended, order.Manifest = true, nil
-		if err := tx.PutOrder(order); err != nil {
+		if err := tx.EndOrder(r.order, r.e.o.Clock.Now()); err != nil {
 			return err
 		}
-		if err := tx.DropOrderWork(order.ID); err != nil {
-			return err
-		}
-		return r.e.o.Audit.OrderEnded(tx, order, r.summary())
+		return r.e.o.Audit.OrderEnded(tx, r.order, r.summary())
 	})
 	if err != nil {
 		return err

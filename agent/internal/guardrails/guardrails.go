@@ -138,7 +138,9 @@ type Protected struct {
 // once; the others count changes, and add_member the first members of a new group.
 type Budgets struct {
 	Plan map[string]int `yaml:"plan" json:"plan,omitempty"`
-	Day  map[string]int `yaml:"day" json:"day,omitempty"`
+	// Day is any 24 hours: an order counts from its admission until a day after its
+	// end, since it may be held up in between.
+	Day map[string]int `yaml:"day" json:"day,omitempty"`
 }
 
 // ClientSignature says which changes need the SSH signature of an approver over

@@ -1,7 +1,7 @@
 package journal
 
 import (
-	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -164,36 +164,47 @@ type Charge struct {
 	Connector string                    `json:"connector"`
 	Kind      connectorv1.OperationKind `json:"kind"`
 	// Subject is who loses something, for removals; the change's id otherwise.
-	Subject string    `json:"subject"`
-	At      time.Time `json:"at"`
+	Subject string `json:"subject"`
 }
 
-// PutCharges books charges of an order.
+// stillOpen is the time of an open order's charges: later than any.
+const stillOpen = math.MaxInt64
+
+// PutCharges books what an order costs. It counts from now until a day after the
+// order's end (EndOrder), since nobody knows when in between each effect comes.
 func (tx *Tx) PutCharges(order string, charges []Charge) error {
-	for i, c := range charges {
-		if err := tx.put("charges", rowKey(order, fmt.Sprintf("%08d", i)), c.At.UnixNano(), c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.put("charges", rowKey(order), stillOpen, charges)
 }
 
-// Charges returns what was booked since a time, and forgets what is older.
+// endCharges has a day begin after which an order's charges count no more.
+func (tx *Tx) endCharges(order string, at time.Time) error {
+	var charges []Charge
+	found, err := tx.get("charges", rowKey(order), &charges)
+	if err != nil || !found {
+		return err
+	}
+	return tx.put("charges", rowKey(order), at.UnixNano(), charges)
+}
+
+// Charges returns what is booked of open orders and of those that ended since a
+// time.
 func (tx *Tx) Charges(since time.Time) ([]Charge, error) {
 	rows, err := tx.rows("charges", "", since.UnixNano())
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Charge, len(rows))
-	for i, r := range rows {
-		if err := decodeRow(r.body, &out[i]); err != nil {
+	var out []Charge
+	for _, r := range rows {
+		var charges []Charge
+		if err := decodeRow(r.body, &charges); err != nil {
 			return nil, err
 		}
+		out = append(out, charges...)
 	}
 	return out, nil
 }
 
-// DropCharges forgets what was booked before a time.
+// DropCharges forgets what is booked of orders that ended before a time.
 func (tx *Tx) DropCharges(before time.Time) error {
 	rows, err := tx.rows("charges", "", -1<<63)
 	if err != nil {

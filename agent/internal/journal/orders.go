@@ -90,11 +90,15 @@ func (tx *Tx) Chunks(order string) ([][]byte, error) {
 	return out, nil
 }
 
-// DropOrderWork removes an ended order's chunks and progress. The order itself
-// stays: it is how a second delivery is known.
-func (tx *Tx) DropOrderWork(order string) error {
+// EndOrder keeps of an order only that it was, which is how a second delivery is
+// known, and has the day begin after which it is in no budget any more.
+func (tx *Tx) EndOrder(o Order, at time.Time) error {
+	o.Ended, o.Manifest = true, nil
+	if err := tx.PutOrder(o); err != nil {
+		return err
+	}
 	for _, table := range []string{"chunks", "progress"} {
-		rows, err := tx.rows(table, rowKey(order), 0)
+		rows, err := tx.rows(table, rowKey(o.ID), 0)
 		if err != nil {
 			return err
 		}
@@ -104,7 +108,7 @@ func (tx *Tx) DropOrderWork(order string) error {
 			}
 		}
 	}
-	return nil
+	return tx.endCharges(o.ID, at)
 }
 
 // PutProgress stores how far a change is.

@@ -131,8 +131,11 @@ func carryOrders(from, to *Tx) error {
 		return err
 	}
 	for _, o := range orders {
-		o.Ended, o.Manifest = true, nil
-		if err := to.PutOrder(o); err != nil {
+		keep := to.PutOrder
+		if !o.Ended {
+			keep = func(o Order) error { return to.EndOrder(o, to.Now()) }
+		}
+		if err := keep(o); err != nil {
 			return err
 		}
 	}
