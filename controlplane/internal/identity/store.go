@@ -19,15 +19,15 @@ type Store interface {
 	DeleteLink(t tx.Tx, tenant, connector, anchor string) error
 	// Links returns source links sorted by (connector, anchor).
 	Links(t tx.Tx, tenant string) ([]Link, error)
-	// LinksOf returns one identity's, sorted alike.
-	LinksOf(t tx.Tx, tenant, identity string) ([]Link, error)
+	// LinksOf returns those of the identities from first to last, both included.
+	LinksOf(t tx.Tx, tenant, first, last string) ([]Link, error)
 
 	PutAccount(t tx.Tx, tenant string, a Account) error
 	DeleteAccount(t tx.Tx, tenant, connector, anchor string) error
 	// Accounts returns accounts sorted by (connector, anchor).
 	Accounts(t tx.Tx, tenant string) ([]Account, error)
-	// AccountsOf returns one identity's, sorted alike.
-	AccountsOf(t tx.Tx, tenant, identity string) ([]Account, error)
+	// AccountsOf returns those of the identities from first to last, both included.
+	AccountsOf(t tx.Tx, tenant, first, last string) ([]Account, error)
 	// Account returns one account; ok is false when there is none.
 	Account(t tx.Tx, tenant, connector, anchor string) (a Account, ok bool, err error)
 

@@ -41,11 +41,12 @@ func (s identities) ListIdentities(ctx context.Context, r *operatorv1.ListIdenti
 		if err != nil {
 			return err
 		}
+		held, err := s.holdings(t, r.GetTenant(), list)
+		if err != nil {
+			return err
+		}
 		for _, id := range list {
-			shown, err := s.showIdentity(t, r.GetTenant(), id, rule)
-			if err != nil {
-				return err
-			}
+			shown := s.showIdentity(id, rule, held[id.ID])
 			if r.GetState() == "" || r.GetState() == shown.GetState() {
 				resp.Identities = append(resp.Identities, shown)
 			}
@@ -66,25 +67,51 @@ func (s *Server) leaverRule(t tx.Tx, tenant string) (policy.LeaverRule, error) {
 	return program.Rules().Leaver, nil
 }
 
-func (s *Server) showIdentity(t tx.Tx, tenant string, id identity.Identity, rule policy.LeaverRule) (*operatorv1.Identity, error) {
-	shown := &operatorv1.Identity{
-		Id: id.ID, Kind: id.Kind, Label: id.Label, Starts: stamp(id.Starts), Ends: stamp(id.Ends),
-		State: string(planning.Subject(id, s.Now(), rule).State),
+// holding is where an identity comes from and what it has.
+type holding struct {
+	links    []identity.Link
+	accounts []identity.Account
+}
+
+// holdings returns what identities in ascending order of id hold, by id.
+func (s *Server) holdings(t tx.Tx, tenant string, ids []identity.Identity) (map[string]holding, error) {
+	held := make(map[string]holding, len(ids))
+	if len(ids) == 0 {
+		return held, nil
 	}
-	links, err := s.IdentityStore.LinksOf(t, tenant, id.ID)
+	first, last := ids[0].ID, ids[len(ids)-1].ID
+	links, err := s.IdentityStore.LinksOf(t, tenant, first, last)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range links {
+		h := held[l.Identity]
+		h.links = append(h.links, l)
+		held[l.Identity] = h
+	}
+	accounts, err := s.IdentityStore.AccountsOf(t, tenant, first, last)
+	for _, a := range accounts {
+		h := held[a.Identity]
+		h.accounts = append(h.accounts, a)
+		held[a.Identity] = h
+	}
+	return held, err
+}
+
+func (s *Server) showIdentity(id identity.Identity, rule policy.LeaverRule, held holding) *operatorv1.Identity {
+	shown := &operatorv1.Identity{
+		Id: id.ID, Kind: id.Kind, Label: id.Label, Starts: stamp(id.Starts), Ends: stamp(id.Ends),
+		State: string(planning.Subject(id, s.Now(), rule).State),
+	}
+	for _, l := range held.links {
 		shown.Sources = append(shown.Sources, l.Connector+" "+l.Anchor)
 	}
-	accounts, err := s.IdentityStore.AccountsOf(t, tenant, id.ID)
-	for _, a := range accounts {
+	for _, a := range held.accounts {
 		shown.Accounts = append(shown.Accounts, &operatorv1.Account{
 			Connector: a.Connector, Purpose: a.Purpose, Type: a.Type, Anchor: a.Anchor, CreatedByReeve: a.Created,
 		})
 	}
-	return shown, err
+	return shown
 }
 
 // ExplainIdentity says why an identity has what it has: what policy wants for it
@@ -104,9 +131,11 @@ func (s identities) ExplainIdentity(ctx context.Context, r *operatorv1.ExplainId
 			return err
 		}
 		id.ID = planning.LocalID(id.ID)
-		if resp.Identity, err = s.showIdentity(t, r.GetTenant(), id, in.Rules.Leaver); err != nil {
+		held, err := s.holdings(t, r.GetTenant(), []identity.Identity{id})
+		if err != nil {
 			return err
 		}
+		resp.Identity = s.showIdentity(id, in.Rules.Leaver, held[id.ID])
 		written, err := s.Ledger.Identity(t, r.GetTenant(), id.ID)
 		if err != nil {
 			return err

@@ -96,8 +96,8 @@ func (Store) Links(t tx.Tx, tenant string) ([]identity.Link, error) {
 }
 
 // LinksOf implements identity.Store.
-func (Store) LinksOf(t tx.Tx, tenant, id string) ([]identity.Link, error) {
-	return tx.Collect(t, scanLink, selectLink+` AND identity = $2 ORDER BY connector, anchor`, tenant, id)
+func (Store) LinksOf(t tx.Tx, tenant, first, last string) ([]identity.Link, error) {
+	return tx.Collect(t, scanLink, selectLink+` AND identity BETWEEN $2 AND $3 ORDER BY identity, connector, anchor`, tenant, first, last)
 }
 
 const selectLink = `SELECT connector, anchor, identity, snapshot, said, missing, missing_since FROM source_link WHERE tenant = $1`
@@ -136,8 +136,8 @@ func (Store) Accounts(t tx.Tx, tenant string) ([]identity.Account, error) {
 }
 
 // AccountsOf implements identity.Store.
-func (Store) AccountsOf(t tx.Tx, tenant, id string) ([]identity.Account, error) {
-	return tx.Collect(t, scanAccount, selectAccount+` AND identity = $2 ORDER BY connector, anchor`, tenant, id)
+func (Store) AccountsOf(t tx.Tx, tenant, first, last string) ([]identity.Account, error) {
+	return tx.Collect(t, scanAccount, selectAccount+` AND identity BETWEEN $2 AND $3 ORDER BY identity, connector, anchor`, tenant, first, last)
 }
 
 // Account implements identity.Store.
