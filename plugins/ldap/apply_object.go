@@ -238,10 +238,37 @@ func (b *batch) move(ctx context.Context, t *target) error {
 	return err
 }
 
+// modifyDN gives the entry another name. Servers take along what lies below it
+// (RFC 4511 4.9); the agent has judged this one object, so nothing may.
 func (b *batch) modifyDN(ctx context.Context, t *target, rdn string, deleteOld bool, superior string) error {
+	if err := b.nothingBelow(ctx, t.entry.DN); err != nil {
+		return err
+	}
 	return b.do(ctx, &b.writing, func(s *session) error {
 		return s.conn.ModifyDN(ldap.NewModifyDNWithControlsRequest(t.entry.DN, rdn, deleteOld, superior, t.controls(s.server)))
 	})
+}
+
+func (b *batch) nothingBelow(ctx context.Context, dn string) error {
+	var found int
+	err := b.ask(ctx, &b.writing, func(s *session) error {
+		result, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeSingleLevel, ldap.NeverDerefAliases, 1, 0, false, anyObject, []string{noAttributes}, nil))
+		if result != nil {
+			found = len(result.Entries) + len(result.Referrals)
+		}
+		if resultCode(err) == ldap.LDAPResultSizeLimitExceeded {
+			found, err = 1, nil
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return b.problem(err, displayDN(dn), "see whether anything lies below it")
+	case found > 0:
+		return sdk.NewProblem(sdk.CodeNotAllowed, displayDN(dn), "give it another name",
+			"move or delete the entries below it first: they would go with it, and nobody has judged them")
+	}
+	return nil
 }
 
 // remove deletes the entry. That it is gone already is done (see asserted).

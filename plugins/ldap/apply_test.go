@@ -302,6 +302,26 @@ func TestAnchorIsAssertedWithTheEffect(t *testing.T) {
 	}
 }
 
+// A server takes along what lies below an entry that gets another name: such an
+// entry keeps the one it has.
+func TestNothingIsTakenAlong(t *testing.T) {
+	const device = "cn=phone,"
+	b := newBench(t, slapd.Options{LDIF: estate(5) + ldif(device+user(1), "objectClass", "device", "cn", "phone"), ACL: leastPrivilege}, nil)
+	rename := func(dn, to string) *connectorv1.Operation {
+		return &connectorv1.Operation{Object: b.ref(dn), Action: &connectorv1.Operation_Rename{Rename: &connectorv1.Rename{To: connectorv1.NewComponent("uid", to)}}}
+	}
+	if r := b.want(refused, rename(user(1), "other")); r[0].GetProblem().GetCode() != sdk.CodeNotAllowed {
+		t.Errorf("%v", r)
+	}
+	if got := b.values(device+user(1), "cn"); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+	b.want(done, rename(user(2), "another"))
+	if got := b.values("uid=another,"+peopleBase, "uid"); !slices.Equal(got, []string{"another"}) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestReferences(t *testing.T) {
 	b := newBench(t, slapd.Options{LDIF: estate(5), ACL: leastPrivilege}, nil)
 	two := "cn=Ola Nordmann+uid=ola," + peopleBase
