@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -34,9 +36,9 @@ type Issued struct {
 }
 
 // Renew issues the next certificate to an agent with a valid one. The newest
-// request's retry is answered the same; a counter that does not fit otherwise
-// means two holders and suspends the agent. Errors: ErrNotFound, ErrSuspended,
-// ErrRevoked, ErrProof, ErrInvalid, ErrClone.
+// request's retry is answered the same, with a certificate that holds; a counter
+// that does not fit otherwise means two holders and suspends the agent. Errors:
+// ErrNotFound, ErrSuspended, ErrRevoked, ErrProof, ErrInvalid, ErrClone.
 func (s *Service) Renew(ctx context.Context, id spiffe.AgentID, r Renewal) (Issued, error) {
 	return s.renew(ctx, r, nil, func(t tx.Tx) (Agent, error) { return s.Store.BySPIFFE(t, id.String()) })
 }
@@ -87,7 +89,7 @@ func (s *Service) renew(ctx context.Context, r Renewal, value []byte, find func(
 		digest := csrDigest(r.CSR)
 		if r.Counter+1 == a.Counter && bytes.Equal(digest, a.CSRDigest) {
 			out.Counter = a.Counter
-			out.Certificates, err = unpackCertificates(a.Certificates)
+			out.Certificates, err = s.again(t, a, r.CSR)
 			return err
 		}
 		if r.Counter != a.Counter {
@@ -95,12 +97,8 @@ func (s *Service) renew(ctx context.Context, r Renewal, value []byte, find func(
 			return s.Suspend(t, a.Tenant, a.ID, "clone", ErrClone.Error())
 		}
 		out.Counter = a.Counter + 1
-		id := spiffe.AgentID{TrustDomain: s.TrustDomain, Tenant: a.Tenant, Agent: a.ID}
-		if out.Certificates, err = s.Issuer.IssueAgent(r.CSR, id); err != nil {
-			return errors.Join(ErrInvalid, err)
-		}
-		packed, err := packCertificates(out.Certificates)
-		if err != nil {
+		var packed []byte
+		if out.Certificates, packed, err = s.issue(a, r.CSR); err != nil {
 			return err
 		}
 		moved, err := s.Store.Advance(t, a.Tenant, a.ID, a.Counter, digest, packed)
@@ -116,6 +114,42 @@ func (s *Service) renew(ctx context.Context, r Renewal, value []byte, find func(
 		return Issued{}, ErrClone
 	}
 	return out, nil
+}
+
+// issue makes a certificate for the key in the request, and what of it is stored.
+func (s *Service) issue(a Agent, csr []byte) (certificates [][]byte, packed []byte, err error) {
+	id := spiffe.AgentID{TrustDomain: s.TrustDomain, Tenant: a.Tenant, Agent: a.ID}
+	if certificates, err = s.Issuer.IssueAgent(csr, id); err != nil {
+		return nil, nil, errors.Join(ErrInvalid, err)
+	}
+	packed, err = packCertificates(certificates)
+	return certificates, packed, err
+}
+
+// again answers the newest request once more. An agent whose answer was lost and
+// who was away for longer than a certificate lasts gets one that holds, for the
+// same key and under the same counter: it would ask with this request for ever.
+func (s *Service) again(t tx.Tx, a Agent, csr []byte) ([][]byte, error) {
+	stored, err := unpackCertificates(a.Certificates)
+	if err != nil {
+		return nil, err
+	}
+	if len(stored) == 0 {
+		return nil, errors.New("no certificate is stored for the newest request")
+	}
+	leaf, err := x509.ParseCertificate(stored[0])
+	if err != nil {
+		return nil, fmt.Errorf("read stored certificate: %w", err)
+	}
+	if s.Now().Before(leaf.NotAfter) {
+		return stored, nil
+	}
+	fresh, packed, err := s.issue(a, csr)
+	if err != nil {
+		return nil, err
+	}
+	a.Certificates = packed
+	return fresh, s.Store.PutAgent(t, a)
 }
 
 func (s *Service) proven(t tx.Tx, a Agent, r Renewal, value []byte) error {

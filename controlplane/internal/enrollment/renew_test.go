@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"sync"
 	"testing"
@@ -87,6 +88,52 @@ func TestRenewalMovesTheCounterAndShowsUpClones(t *testing.T) {
 		t.Fatalf("the clone again: %v", err)
 	}
 	e.Recheck("fabrikam", "")
+}
+
+// An agent whose renewal was answered into a connection that broke, and who then
+// is away for longer than a certificate lasts, comes back with the same request:
+// it gets a certificate that holds, and is no clone however often it asks.
+func TestLostAnswerThatLapsedIsAnsweredAnew(t *testing.T) {
+	e := intaketest.New(t)
+	a := e.Join("fabrikam", "dc1")
+	a.NewCSR()
+	lost, err := e.Enrollment.Renew(t.Context(), id(a), renewal(a, a.Counter, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, away := range []time.Duration{2 * time.Hour, 30 * 24 * time.Hour} {
+		e.Clock.Forward(away)
+		e.Reopen()
+		var first []byte
+		for range 3 {
+			value, err := e.Enrollment.Challenge("fabrikam", "dc1", intaketest.Exporter("c"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := e.Enrollment.Reattest(t.Context(), "fabrikam", "dc1", value, renewal(a, a.Counter, value))
+			if err != nil || got.Counter != lost.Counter {
+				t.Fatalf("retry after %v: counter %d, %v", away, got.Counter, err)
+			}
+			leaf, err := x509.ParseCertificate(got.Certificates[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !e.Clock.Now().Before(leaf.NotAfter) {
+				t.Fatalf("the certificate ended at %v, now it is %v", leaf.NotAfter, e.Clock.Now())
+			}
+			if first == nil {
+				first = got.Certificates[0]
+			}
+			if !bytes.Equal(first, got.Certificates[0]) {
+				t.Fatal("while its answer holds a retry is not answered the same")
+			}
+		}
+	}
+	a.Counter = lost.Counter
+	a.NewCSR()
+	if _, err := e.Enrollment.Renew(t.Context(), id(a), renewal(a, a.Counter, nil)); err != nil {
+		t.Fatalf("the next renewal: %v", err)
+	}
 }
 
 func TestConcurrentRenewalsIssueOnce(t *testing.T) {
