@@ -28,24 +28,26 @@ import (
 
 // Run runs reeve-agent with the given arguments on the process's own streams and
 // returns its exit code (package cli lists them).
-func Run(args []string) int {
+func Run(args []string) int { return RunOn(machine(), args) }
+
+// RunOn is Run on another clock than the machine's, for tests.
+func RunOn(clock Clock, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	p := &program{
-		now: time.Now, getenv: os.Getenv,
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	}
+	p := &program{clock: clock, getenv: os.Getenv, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	return cli.Main(ctx, p, args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv})
 }
 
 // program implements cli.Program.
 type program struct {
-	now    func() time.Time
+	clock  Clock
 	getenv func(string) string
 	log    *slog.Logger
 }
 
 var _ cli.Program = (*program)(nil)
+
+func (p *program) now() time.Time { return p.clock.Now() }
 
 // version is what the build was made from; a release sets it by -ldflags -X.
 var version = ""

@@ -106,7 +106,7 @@ func check(t *testing.T, err error) {
 // cli runs a command in this process and returns its exit code and output.
 func (s *site) cli(stdin string, args ...string) (int, string, string) {
 	var out, errs bytes.Buffer
-	p := &program{now: time.Now, getenv: func(string) string { return "" }, log: slog.New(slog.DiscardHandler)}
+	p := &program{clock: machine(), getenv: func(string) string { return "" }, log: slog.New(slog.DiscardHandler)}
 	code := cli.Main(s.t.Context(), p, append(args, "--config", s.config), cli.Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs, Getenv: func(string) string { return "" }})
 	return code, out.String(), errs.String()
 }
@@ -127,7 +127,7 @@ func (s *site) run() (stop func()) {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	p := &program{now: time.Now, getenv: func(string) string { return "" }, log: log}
+	p := &program{clock: machine(), getenv: func(string) string { return "" }, log: log}
 	go func() { done <- p.Run(ctx, s.config) }()
 	var once bool
 	stop = func() {
@@ -318,7 +318,7 @@ func TestWorkloadAPIRotationMovesTheSession(t *testing.T) {
 }
 
 func TestExampleIsValid(t *testing.T) {
-	p := &program{now: time.Now, getenv: func(string) string { return "" }, log: slog.New(slog.DiscardHandler)}
+	p := &program{clock: machine(), getenv: func(string) string { return "" }, log: slog.New(slog.DiscardHandler)}
 	v, err := p.Validate(t.Context(), "../deploy/agent.example.yaml")
 	check(t, err)
 	if len(v.Connectors) != 2 || len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0], "credential:corp-bind") {

@@ -8,5 +8,6 @@
 // enroll keeps the certificate fresh, localapi lets the client's administrator in.
 //
 // connectors.go alone knows the built-in connectors; no other package of ours
-// imports this one but cmd/reeve-agent.
+// imports this one but cmd/reeve-agent, and a program of the tests that runs it on
+// another clock.
 package agent

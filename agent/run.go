@@ -93,7 +93,8 @@ func (r *running) startSource() (svid.Source, error) {
 		})
 	}
 	return (&enroll.Attestor{
-		ControlPlane: r.ControlPlane, State: r.dir, Identity: r.id, Roots: r.roots, Now: r.p.now, Logger: r.p.log,
+		ControlPlane: r.ControlPlane, State: r.dir, Identity: r.id, Roots: r.roots, Now: r.p.now, After: r.p.clock.After,
+		Logger: r.p.log,
 	}).Start()
 }
 
@@ -124,14 +125,15 @@ func (r *running) assemble() error {
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			return session.NewConn(r.ControlPlane, mtls.ClientConfig(r.source, server, r.p.now))
 		},
-		Renewed: r.renewed, Hello: r.hello, Beat: r.beat, Handler: r, Every: time.Duration(r.Heartbeat), Logger: r.p.log,
+		Renewed: r.renewed, Hello: r.hello, Beat: r.beat, Handler: r, Every: time.Duration(r.Heartbeat), After: r.p.clock.After,
+		Logger: r.p.log,
 	}
 	r.orders = &session.Orders{Link: r.link, Receiver: r, Logger: r.p.log}
 	r.schedule = &observation.Schedule{Link: r.link, Base: base{r.journal}, Every: time.Duration(r.ObserveEvery), Now: r.p.now, Logger: r.p.log}
 	for _, i := range r.host.Instances() {
 		r.schedule.Sources = append(r.schedule.Sources, i)
 	}
-	r.keeper = obligation.New(obligation.Options{Journal: r.journal, Clock: r.clock, Audit: r.audit, Remover: r.executor, Log: r.p.log})
+	r.keeper = obligation.New(obligation.Options{Journal: r.journal, Clock: r.clock, After: r.p.clock.After, Audit: r.audit, Remover: r.executor, Log: r.p.log})
 	return nil
 }
 

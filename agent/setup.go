@@ -19,7 +19,6 @@ import (
 
 	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/audit"
-	"github.com/reevehq/reeve/agent/internal/bootclock"
 	"github.com/reevehq/reeve/agent/internal/config"
 	"github.com/reevehq/reeve/agent/internal/executor"
 	"github.com/reevehq/reeve/agent/internal/guardrails"
@@ -237,11 +236,11 @@ func (p *program) open(ctx context.Context, s *setup) (_ *core, err error) {
 	if err != nil {
 		return nil, coded(c.remedy(err))
 	}
-	boot, err := bootclock.ID()
+	boot, err := p.clock.BootID()
 	if err != nil {
 		return nil, err
 	}
-	c.clock = journal.NewClock(c.journal, journal.ClockOptions{Wall: p.now, Boot: bootclock.Since, BootID: boot})
+	c.clock = journal.NewClock(c.journal, journal.ClockOptions{Wall: p.now, Boot: p.clock.Boot, BootID: boot})
 	c.audit = audit.Recorder{Actor: c.id.ID().String(), Now: c.clock.Now}
 	return c, nil
 }

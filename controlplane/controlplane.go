@@ -60,11 +60,11 @@ const tendInterval = time.Minute
 // Serve runs the control plane until ctx ends. ready is called once both
 // listeners are open. Everything that was acknowledged before a crash is there
 // after it; what was under way is taken up again.
-func Serve(ctx context.Context, c Config, logger *slog.Logger, ready func(Ready)) error {
+func Serve(ctx context.Context, clock Clock, c Config, logger *slog.Logger, ready func(Ready)) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	now := time.Now
+	now := clock.Now
 	db, err := sqlstore.OpenSQLite(ctx, filepath.Join(c.Data, "reeve.db"))
 	if err != nil {
 		return err
@@ -77,13 +77,13 @@ func Serve(ctx context.Context, c Config, logger *slog.Logger, ready func(Ready)
 	if c.Dev {
 		logger.Warn("development set-up: the root key lies in the data folder and makers approve their own plans", "data", c.Data)
 	}
-	source, err := serverSource(c, trusted, now, logger)
+	source, err := serverSource(c, trusted, clock, logger)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
 
-	p := wire(c, db, trusted, source, now, logger)
+	p := wire(c, db, trusted, source, clock, logger)
 	if err := p.tenants.EnsureMSP(ctx, tenant.New{ID: c.MSP.ID, Name: c.MSP.ID, Owner: c.MSP.Owner, Zone: c.MSP.Zone}); err != nil {
 		return err
 	}
@@ -97,16 +97,16 @@ type Ready struct {
 	Pin      string
 }
 
-func serverSource(c Config, trusted *trust.Trust, now func() time.Time, logger *slog.Logger) (svid.Source, error) {
+func serverSource(c Config, trusted *trust.Trust, clock Clock, logger *slog.Logger) (svid.Source, error) {
 	if c.SVIDSource == "workload-api" {
 		return svid.NewWorkloadAPI(svid.WorkloadAPIConfig{
-			Addr: c.WorkloadAPI, Now: now, Log: logger,
+			Addr: c.WorkloadAPI, Now: clock.Now, Log: logger,
 			// Agents dial exactly this name; an SVID for another would be refused by
 			// all of them.
 			Accept: func(id spiffe.ID) bool { return id == spiffe.ControlPlaneID{TrustDomain: c.TrustDomain} },
 		})
 	}
-	return trusted.ServerSource(now, logger)
+	return trusted.ServerSource(clock.Now, clock.After, logger)
 }
 
 // parts is the wired control plane.
@@ -124,7 +124,8 @@ type parts struct {
 
 // wire follows a plan: what is known, what is planned, what is sent, what comes
 // back.
-func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, now func() time.Time, logger *slog.Logger) *parts {
+func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, clock Clock, logger *slog.Logger) *parts {
+	now := clock.Now
 	p := &parts{now: now, log: logger, errands: newErrands(logger)}
 	registry := agentapi.NewRegistry(now, logger)
 	changes := operatorapi.NewChanges()
@@ -166,7 +167,7 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, now fun
 	})
 	p.dispatch = dispatch.New(dispatch.Config{
 		DB: db, Store: dispatchstore.Store{}, Plans: planningstore.Store{}, Log: log{records}, Agents: epochs{enrolled}, Accounts: planner,
-		Signer: signing.New(trusted.PlanKey), TrustDomain: c.TrustDomain, Now: now, Logger: logger,
+		Signer: signing.New(trusted.PlanKey), TrustDomain: c.TrustDomain, Now: now, After: clock.After, Logger: logger,
 		Waiting: func(tenant, agent string) { p.push(registry, tenant, agent) },
 		Changed: changes.Changed,
 	})

@@ -27,7 +27,10 @@ const (
 
 // Run is the command reeve-controlplane. It returns the exit code: 0 after an
 // orderly end, 2 for settings or usage, 1 for anything else.
-func Run(args []string, stdout, stderr io.Writer) int {
+func Run(args []string, stdout, stderr io.Writer) int { return RunOn(machine(), args, stdout, stderr) }
+
+// RunOn is Run on another clock than the machine's, for tests.
+func RunOn(clock Clock, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{
@@ -36,7 +39,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(stderr), validateCommand(), requestCommand(), operatorCommand())
+	root.AddCommand(runCommand(clock, stderr), validateCommand(), requestCommand(clock), operatorCommand(clock))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -93,7 +96,7 @@ func settings(cmd *cobra.Command) func() (Config, error) {
 	}
 }
 
-func runCommand(stderr io.Writer) *cobra.Command {
+func runCommand(clock Clock, stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{Use: "run", Short: "Run the control plane", Args: cobra.NoArgs}
 	read := settings(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -105,7 +108,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return Serve(cmd.Context(), c, logger, nil)
+		return Serve(cmd.Context(), clock, c, logger, nil)
 	}
 	return cmd
 }
@@ -123,7 +126,7 @@ func validateCommand() *cobra.Command {
 	return cmd
 }
 
-func requestCommand() *cobra.Command {
+func requestCommand(clock Clock) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "root-request", Short: "Write down what a root document should name, for `reeve root init` to sign", Args: cobra.NoArgs,
 	}
@@ -133,7 +136,7 @@ func requestCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		request, err := trust.WriteRequest(c.Data, c.TrustDomain, time.Now)
+		request, err := trust.WriteRequest(c.Data, c.TrustDomain, clock.Now)
 		if err != nil {
 			return err
 		}
@@ -143,7 +146,7 @@ func requestCommand() *cobra.Command {
 	return cmd
 }
 
-func operatorCommand() *cobra.Command {
+func operatorCommand(clock Clock) *cobra.Command {
 	var name, out string
 	var ttl time.Duration
 	cmd := &cobra.Command{
@@ -162,7 +165,7 @@ func operatorCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		files, err := trust.IssueOperator(c.Data, c.TrustDomain, name, out, ttl, time.Now)
+		files, err := trust.IssueOperator(c.Data, c.TrustDomain, name, out, ttl, clock.Now)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,9 @@
 package faults_test
 
 import (
+	"bytes"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,8 +15,8 @@ import (
 type direction int
 
 const (
-	up   direction = iota // from the agent
-	down                  // to the agent
+	up   direction = iota // from whoever dialled: the agent
+	down                  // to it
 )
 
 // fault is what happens to a connection.
@@ -22,20 +24,35 @@ type fault struct {
 	direction direction
 	// after so many bytes in that direction, counted from when the fault was set.
 	after int64
-	// half closes that direction only; else the connection is reset.
-	half bool
+	// half closes that direction only, double sends the last bytes twice and goes
+	// on; else the connection is reset.
+	half, double bool
 	// stall passes nothing more for that long before the end.
 	stall time.Duration
 }
 
-// proxy stands between agent and control plane and breaks what passes.
+// delay is how long bytes are on their way: least, and up to jitter more. They
+// arrive in the order they were sent.
+type delay struct{ least, jitter time.Duration }
+
+// proxy stands between two who speak TCP, agent and control plane or connector
+// and directory, and breaks what passes. Its zero faults pass everything on.
 type proxy struct {
 	listener net.Listener
-	backend  string
 	passed   [2]atomic.Int64
+	// rewrite, unless nil, gives what passes up in the place of what came. Set it
+	// before the first connection.
+	rewrite func(io.Reader) io.Reader
 
-	mu     sync.Mutex
-	faults []fault
+	mu      sync.Mutex
+	backend string
+	faults  []fault
+	delays  [2]delay
+	// tape keeps what the connections made from now on send up, for replay.
+	tape   []*link
+	taping bool
+	// parted is open while nothing passes, nil otherwise.
+	parted chan struct{}
 	live   map[*link]bool
 	all    sync.WaitGroup
 }
@@ -44,11 +61,20 @@ type proxy struct {
 type link struct {
 	p            *proxy
 	agent, plane net.Conn
-	mu           sync.Mutex
-	fault        *fault
-	left         int64
-	gone         chan struct{}
-	once         sync.Once
+	sent         *bytes.Buffer
+
+	mu    sync.Mutex
+	fault *fault
+	left  int64
+	gone  chan struct{}
+	once  sync.Once
+}
+
+// piece is some bytes on their way, and the fault that comes after them.
+type piece struct {
+	bytes []byte
+	due   time.Time
+	fault *fault
 }
 
 func newProxy(t *testing.T) (*proxy, func(address string) string) {
@@ -60,14 +86,22 @@ func newProxy(t *testing.T) (*proxy, func(address string) string) {
 	p := &proxy{listener: l, live: map[*link]bool{}}
 	t.Cleanup(func() {
 		_ = l.Close()
+		p.heal()
 		p.cutAll()
 		p.all.Wait()
 	})
 	return p, func(address string) string {
-		p.backend = address
+		p.lead(address)
 		p.all.Go(p.serve)
 		return l.Addr().String()
 	}
+}
+
+// lead sends the connections made from now on to an address.
+func (p *proxy) lead(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.backend = address
 }
 
 func (p *proxy) serve() {
@@ -76,19 +110,39 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		plane, err := net.Dial("tcp", p.backend)
+		p.mu.Lock()
+		backend, parted := p.backend, p.parted
+		p.mu.Unlock()
+		if parted != nil {
+			// Nobody answers, and nobody says so.
+			p.all.Go(func() { <-parted; _ = agent.Close() })
+			continue
+		}
+		plane, err := net.Dial("tcp", backend)
 		if err != nil {
 			_ = agent.Close()
 			continue
 		}
-		k := &link{p: p, agent: agent, plane: plane, gone: make(chan struct{})}
-		p.mu.Lock()
-		p.live[k] = true
-		k.take()
-		p.mu.Unlock()
-		p.all.Go(func() { k.copy(plane, agent, up) })
-		p.all.Go(func() { k.copy(agent, plane, down) })
+		p.pass(agent, plane)
 	}
+}
+
+func (p *proxy) pass(agent, plane net.Conn) {
+	k := &link{p: p, agent: agent, plane: plane, gone: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[k] = true
+	k.take()
+	if p.taping {
+		k.sent = &bytes.Buffer{}
+		p.tape = append(p.tape, k)
+	}
+	var from io.Reader = agent
+	if p.rewrite != nil {
+		from = p.rewrite(agent)
+	}
+	k.copy(plane, from, up)
+	k.copy(agent, plane, down)
 }
 
 // take gives the connection the next fault; p.mu is held.
@@ -140,6 +194,52 @@ func (p *proxy) forgive() {
 	}
 }
 
+// slow delays what passes from now on.
+func (p *proxy) slow(up, down delay) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delays = [2]delay{up, down}
+}
+
+// part keeps anything from passing, without a word, until heal: connections hang,
+// new ones too. What hung is reset then, as after hours it would be.
+func (p *proxy) part() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.parted == nil {
+		p.parted = make(chan struct{})
+	}
+}
+
+func (p *proxy) heal() {
+	p.mu.Lock()
+	parted := p.parted
+	p.parted = nil
+	p.mu.Unlock()
+	if parted != nil {
+		p.cutAll()
+		close(parted)
+	}
+}
+
+// record keeps what connections made from now on send; recorded is that.
+func (p *proxy) record() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taping, p.tape = true, nil
+}
+
+func (p *proxy) recorded() (streams [][]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.tape {
+		k.mu.Lock()
+		streams = append(streams, bytes.Clone(k.sent.Bytes()))
+		k.mu.Unlock()
+	}
+	return streams
+}
+
 func (p *proxy) cutAll() {
 	for _, k := range p.links() {
 		k.cut()
@@ -185,36 +285,116 @@ func (k *link) allowed(d direction, n int) (int, *fault) {
 	}
 	f := k.fault
 	k.fault = nil
+	if f.double {
+		return n, f
+	}
 	return n + int(k.left), f
 }
 
-func (k *link) copy(to, from net.Conn, d direction) {
-	defer k.cut()
+// copy passes one direction on: a reader that says when each piece is due, and a
+// writer that waits for it.
+func (k *link) copy(to net.Conn, from io.Reader, d direction) {
+	pieces := make(chan piece, 1024)
+	k.p.all.Go(func() {
+		defer close(pieces)
+		k.read(pieces, from, d)
+	})
+	k.p.all.Go(func() {
+		defer k.cut()
+		for next := range pieces {
+			if !k.write(to, next) {
+				break
+			}
+		}
+	})
+}
+
+func (k *link) read(pieces chan<- piece, from io.Reader, d direction) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := from.Read(buffer)
 		pass, broken := k.allowed(d, n)
 		k.p.passed[d].Add(int64(pass))
-		if _, werr := to.Write(buffer[:pass]); werr != nil {
+		select {
+		case pieces <- piece{bytes.Clone(buffer[:pass]), k.due(d), broken}:
+		case <-k.gone:
 			return
 		}
-		if broken != nil {
-			if broken.stall > 0 {
-				select {
-				case <-k.gone:
-					return
-				case <-time.After(broken.stall):
-				}
-			}
-			if tcp, ok := to.(*net.TCPConn); ok && broken.half {
-				// The other direction goes on until its side has had enough.
-				_ = tcp.CloseWrite()
-				_, _ = io.Copy(io.Discard, from)
-			}
+		if d == up && k.sent != nil {
+			k.mu.Lock()
+			k.sent.Write(buffer[:pass])
+			k.mu.Unlock()
+		}
+		if broken != nil && broken.half {
+			// The other direction goes on until its side has had enough.
+			_, _ = io.Copy(io.Discard, from)
 			return
 		}
-		if err != nil {
+		if err != nil || broken != nil && !broken.double {
 			return
 		}
 	}
+}
+
+// due is when a piece that came now arrives.
+func (k *link) due(d direction) time.Time {
+	k.p.mu.Lock()
+	defer k.p.mu.Unlock()
+	now, way := time.Now(), k.p.delays[d]
+	if way.jitter > 0 {
+		now = now.Add(rand.N(way.jitter))
+	}
+	return now.Add(way.least)
+}
+
+// write passes a piece on and does what breaks after it; false ends the
+// connection.
+func (k *link) write(to net.Conn, next piece) bool {
+	if !k.wait(time.Until(next.due)) || !k.open() {
+		return false
+	}
+	if _, err := to.Write(next.bytes); err != nil {
+		return false
+	}
+	switch broken := next.fault; {
+	case broken == nil:
+		return true
+	case broken.double:
+		_, err := to.Write(next.bytes)
+		return err == nil
+	default:
+		if tcp, ok := to.(*net.TCPConn); k.wait(broken.stall) && ok && broken.half {
+			_ = tcp.CloseWrite()
+			return true
+		}
+		return false
+	}
+}
+
+// wait lets time pass; false when the connection ended meanwhile.
+func (k *link) wait(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	select {
+	case <-k.gone:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// open waits while nothing may pass; false when the connection did not outlive it.
+func (k *link) open() bool {
+	k.p.mu.Lock()
+	parted := k.p.parted
+	k.p.mu.Unlock()
+	if parted == nil {
+		return true
+	}
+	select {
+	case <-k.gone:
+	case <-parted:
+	}
+	return false
 }

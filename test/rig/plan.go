@@ -78,18 +78,39 @@ func (r *Rig) AgentIdle() bool {
 	return got.Code == 0 && json.Unmarshal([]byte(got.Stdout), &list) == nil && len(list.Orders) == 0
 }
 
-// Spooled is how many records wait at the running agent.
-func (r *Rig) Spooled() int {
+// agentStatus is what the client's administrator is told.
+type agentStatus struct {
+	Running    bool
+	Spooled    int
+	Connectors []struct{ Reachable bool }
+}
+
+func (r *Rig) agentStatus() (s agentStatus, ok bool) {
 	r.T.Helper()
 	got := r.Local("status", "--config", "agent.yaml", "-o", "json")
-	status := struct {
-		Running bool
-		Spooled int
-	}{}
-	if err := json.Unmarshal([]byte(got.Stdout), &status); err != nil || !status.Running {
-		return -1
+	err := json.Unmarshal([]byte(got.Stdout), &s)
+	return s, err == nil && s.Running
+}
+
+// Spooled is how many records wait at the running agent; -1 when none runs.
+func (r *Rig) Spooled() int {
+	r.T.Helper()
+	if s, ok := r.agentStatus(); ok {
+		return s.Spooled
 	}
-	return status.Spooled
+	return -1
+}
+
+// Ready waits until the agent runs and has reached all its directories.
+func (r *Rig) Ready() {
+	r.T.Helper()
+	Until(r.T, "the agent is ready", func() (bool, string) {
+		s, ok := r.agentStatus()
+		for _, c := range s.Connectors {
+			ok = ok && c.Reachable
+		}
+		return ok, r.Agent.Log()
+	})
 }
 
 // Ended waits until a plan has ended, over restarts of the control plane too,

@@ -27,10 +27,8 @@ func Main(m *testing.M, bin *string, atOnce int) int {
 	}
 	defer os.RemoveAll(dir)
 	*bin = dir
-	cmd := exec.Command("go", "build", "-o", dir, "./controlplane/cmd/reeve", "./controlplane/cmd/reeve-controlplane", "./agent/cmd/reeve-agent")
-	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+	if err := build(dir, "./controlplane/cmd/reeve", "./controlplane/cmd/reeve-controlplane", "./agent/cmd/reeve-agent"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	flag.Parse()
@@ -41,6 +39,22 @@ func Main(m *testing.M, bin *string, atOnce int) int {
 		}
 	}
 	return m.Run()
+}
+
+// BuildClocked compiles agent and control plane on a clock that the test moves
+// (package clock), and fakehistory, which fills an agent's journal.
+func BuildClocked(dir string) error {
+	return build(dir, "./controlplane/cmd/reeve", "./test/clock/cmd/reeve-controlplane", "./test/clock/cmd/reeve-agent", "./agent/internal/audit/audittest/cmd/fakehistory")
+}
+
+// build compiles programs of the module, for a test that runs in a folder of test/.
+func build(dir string, programs ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-o", dir}, programs...)...)
+	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Process is one server that a story starts, ends and kills as it likes. Its
@@ -57,8 +71,8 @@ type Process struct {
 	read int
 }
 
-func newProcess(t testing.TB, dir, log, path string, args ...string) *Process {
-	p := &Process{t: t, path: path, args: args, dir: dir, env: append(os.Environ(), "NO_COLOR=1"), log: log}
+func newProcess(t testing.TB, dir, log string, env []string, path string, args ...string) *Process {
+	p := &Process{t: t, path: path, args: args, dir: dir, env: append(os.Environ(), env...), log: log}
 	t.Cleanup(p.Kill)
 	return p
 }

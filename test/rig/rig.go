@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
+	"github.com/reevehq/reeve/test/clock"
 	"github.com/reevehq/reeve/test/sources"
 )
 
@@ -30,6 +31,9 @@ type Options struct {
 	Through func(address string) string
 	// State is the agent's state folder; one in the rig's folder by default.
 	State string
+	// Clock is what agent and control plane go by, whose programs BuildClocked
+	// made; nil is the machine's.
+	Clock *clock.Clock
 }
 
 // Rig is a control plane, a client and its agent. Its methods are for one
@@ -48,6 +52,7 @@ type Rig struct {
 	HelpDesk *age.X25519Identity
 
 	bin    string
+	clock  *clock.Clock
 	before map[string]string
 }
 
@@ -68,7 +73,7 @@ func New(t testing.TB, o Options) *Rig {
 		}
 		_ = os.RemoveAll(dir)
 	})
-	r := &Rig{T: t, Dir: dir, Estate: o.Estate, bin: o.Bin, State: o.State}
+	r := &Rig{T: t, Dir: dir, Estate: o.Estate, bin: o.Bin, clock: o.Clock, State: o.State}
 	if r.Estate == nil {
 		r.Estate = NewEstate(12)
 	}
@@ -85,9 +90,9 @@ func New(t testing.TB, o Options) *Rig {
 	if o.Through != nil {
 		r.Dialled = o.Through(r.Address)
 	}
-	r.ControlPlane = newProcess(t, dir, filepath.Join(dir, "control-plane.log"), r.program("reeve-controlplane"),
+	r.ControlPlane = r.process("control-plane.log", "reeve-controlplane",
 		"run", "--data", "noc", "--dev", "--listen", r.Address, "--advertise", r.Dialled, "--heartbeat", "5s")
-	r.Agent = newProcess(t, dir, filepath.Join(dir, "agent.log"), r.program("reeve-agent"), "run", "--config", "agent.yaml")
+	r.Agent = r.process("agent.log", "reeve-agent", "run", "--config", "agent.yaml")
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("control plane:\n%s\nagent:\n%s", tail(r.ControlPlane.Log()), tail(r.Agent.Log()))
@@ -129,6 +134,19 @@ func freeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
+// environment is what a program of the rig finds beside the test's own.
+func (r *Rig) environment() []string {
+	out := []string{"NO_COLOR=1"}
+	if r.clock != nil {
+		out = append(out, r.clock.Variable())
+	}
+	return out
+}
+
+func (r *Rig) process(log, program string, args ...string) *Process {
+	return newProcess(r.T, r.Dir, filepath.Join(r.Dir, log), r.environment(), r.program(program), args...)
+}
+
 func (r *Rig) program(name string) string { return filepath.Join(r.bin, name) }
 
 func (r *Rig) write(name, content string) {
@@ -153,7 +171,7 @@ recipients: {helpdesk: %s}
 
 // Another is a further agent process on a configuration of its own.
 func (r *Rig) Another(config string) *Process {
-	return newProcess(r.T, r.Dir, filepath.Join(r.Dir, config+".log"), r.program("reeve-agent"), "run", "--config", config)
+	return r.process(config+".log", "reeve-agent", "run", "--config", config)
 }
 
 // StartControlPlane starts it and waits until it answers. While it was away its
@@ -195,7 +213,7 @@ func (r *Rig) Do(args ...string) Result {
 // Local types a command of the client's administrator.
 func (r *Rig) Local(args ...string) Result {
 	r.T.Helper()
-	got, err := run(r.Dir, []string{"NO_COLOR=1"}, r.program("reeve-agent"), args...)
+	got, err := run(r.Dir, r.environment(), r.program("reeve-agent"), args...)
 	if err != nil {
 		r.T.Fatal(err)
 	}

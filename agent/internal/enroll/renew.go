@@ -31,7 +31,9 @@ type Attestor struct {
 	Identity     statedir.Identity
 	Roots        *statedir.Roots
 	Now          func() time.Time
-	Logger       *slog.Logger
+	// After is a timer by that clock; nil means time.After.
+	After  func(time.Duration) <-chan time.Time
+	Logger *slog.Logger
 
 	store svidStore
 	key   ed25519.PrivateKey
@@ -70,7 +72,7 @@ func (a *Attestor) Start() (*svid.Renewing, error) {
 	defer a.mu.Unlock()
 	a.source, err = svid.NewRenewing(svid.RenewingConfig{
 		ID: a.Identity.ID(), Obtain: a.obtain, NewRequest: a.request, Obtained: a.obtained,
-		Initial: initial, Roots: pool, Now: a.Now, Log: a.Logger,
+		Initial: initial, Roots: pool, Now: a.Now, After: a.After, Log: a.Logger,
 	})
 	return a.source, err
 }

@@ -29,8 +29,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer working.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ticker := time.NewTicker(k.o.Every)
-	defer ticker.Stop()
+	tick := k.o.After(k.o.Every)
 	for {
 		due, err := k.due(ctx)
 		switch {
@@ -70,7 +69,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-stopped:
 			return err
-		case <-ticker.C:
+		case <-tick:
+			tick = k.o.After(k.o.Every)
 		case <-k.kick:
 		}
 	}

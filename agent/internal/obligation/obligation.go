@@ -15,7 +15,7 @@ type Remover interface {
 	TakeBack(ctx context.Context, h journal.Hold) error
 }
 
-// Options are what a Keeper stands on; all but Every and Log are required.
+// Options are what a Keeper stands on; all but Every, After and Log are required.
 type Options struct {
 	Journal *journal.Journal
 	Clock   *journal.Clock
@@ -24,6 +24,8 @@ type Options struct {
 	// Every is how often the clock is compared and holds are looked at; 15s by
 	// default, which keeps an end within the 60 s that are promised.
 	Every time.Duration
+	// After is a timer by the clock that Clock compares; time.After by default.
+	After func(time.Duration) <-chan time.Time
 	Log   *slog.Logger
 }
 
@@ -38,6 +40,9 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	if o.Every == 0 {
 		o.Every = 15 * time.Second
+	}
+	if o.After == nil {
+		o.After = time.After
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

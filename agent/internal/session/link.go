@@ -46,6 +46,8 @@ type Link struct {
 	// FirstPause and MostPause bound the pause before dialling again, drawn at
 	// random from their growing range; 0 is one second and one minute.
 	FirstPause, MostPause time.Duration
+	// After is the timer of that pause; nil means time.After.
+	After func(time.Duration) <-chan time.Time
 
 	mu      sync.Mutex
 	current *connection
@@ -150,6 +152,10 @@ func (l *Link) Run(ctx context.Context) {
 	if most <= 0 {
 		most = time.Minute
 	}
+	after := l.After
+	if after == nil {
+		after = time.After
+	}
 	var retiring sync.WaitGroup
 	defer retiring.Wait()
 	pause := first
@@ -170,7 +176,7 @@ func (l *Link) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause/2+1)):
+		case <-after(pause/2 + rand.N(pause/2+1)):
 		}
 		pause = min(2*pause, most)
 	}

@@ -49,6 +49,7 @@ type Service struct {
 	signer      Signer
 	trustDomain string
 	now         func() time.Time
+	after       func(time.Duration) <-chan time.Time
 	logger      *slog.Logger
 	// waiting is told that something waits for an agent; ended that a plan has.
 	waiting func(tenant, agent string)
@@ -67,7 +68,9 @@ type Config struct {
 	Signer      Signer
 	TrustDomain string
 	Now         func() time.Time
-	Logger      *slog.Logger
+	// After is a timer by that clock.
+	After  func(time.Duration) <-chan time.Time
+	Logger *slog.Logger
 	// Waiting is told that an order or a dry run waits for an agent, Changed that
 	// a plan's state changed. Neither may block.
 	Waiting func(tenant, agent string)
@@ -78,7 +81,7 @@ type Config struct {
 func New(c Config) *Service {
 	return &Service{
 		db: c.DB, store: c.Store, plans: c.Plans, log: c.Log, agents: c.Agents, accounts: c.Accounts, signer: c.Signer,
-		trustDomain: c.TrustDomain, now: c.Now, logger: c.Logger, waiting: c.Waiting, changed: c.Changed,
+		trustDomain: c.TrustDomain, now: c.Now, after: c.After, logger: c.Logger, waiting: c.Waiting, changed: c.Changed,
 	}
 }
 

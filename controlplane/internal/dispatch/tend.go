@@ -13,8 +13,6 @@ import (
 // Run tends until ctx ends, at once and then every interval. What fails is
 // logged and tried again: one tenant's trouble keeps no other waiting.
 func (s *Service) Run(ctx context.Context, interval time.Duration) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
 	for {
 		if err := s.Tend(ctx); err != nil && ctx.Err() == nil {
 			s.logger.Error("orders could not be tended", "error", err)
@@ -22,7 +20,7 @@ func (s *Service) Run(ctx context.Context, interval time.Duration) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-s.after(interval):
 		}
 	}
 }

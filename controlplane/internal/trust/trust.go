@@ -270,14 +270,14 @@ func (t *Trust) IssueAgent(csr []byte, id spiffe.AgentID) ([][]byte, error) {
 }
 
 // ServerSource renews the control plane's own certificate from its CA.
-func (t *Trust) ServerSource(now func() time.Time, log *slog.Logger) (*svid.Renewing, error) {
+func (t *Trust) ServerSource(now func() time.Time, after func(time.Duration) <-chan time.Time, log *slog.Logger) (*svid.Renewing, error) {
 	id := spiffe.ControlPlaneID{TrustDomain: t.TrustDomain}
 	roots, err := t.Document.CARootPool()
 	if err != nil {
 		return nil, err
 	}
 	return svid.NewRenewing(svid.RenewingConfig{
-		ID: id, Roots: roots, Now: now, Log: log,
+		ID: id, Roots: roots, Now: now, After: after, Log: log,
 		Obtain: func(_ context.Context, r svid.Request) (svid.Obtained, error) {
 			chain, err := t.CA.IssueServer(r.CSR, id, ca.DefaultTTL)
 			return svid.Obtained{Chain: chain.DER()}, err
