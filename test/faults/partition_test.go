@@ -66,8 +66,10 @@ func endsOnTime(t *testing.T, r *rig.Rig, c *clock.Clock, login string, due time
 	if !admin(t, r, login) {
 		t.Errorf("%s left admins before %v", login, due)
 	}
+	owed := r.Owed()
 	c.MoveTo(due.Add(promised - 10*time.Second))
 	ends(t, r, login)
+	rig.Until(t, "the end is on record", func() (bool, string) { return r.Owed() < owed, r.Agent.Log() })
 }
 
 // onTime holds the records of ends against the clock: none before its time, none

@@ -41,10 +41,19 @@ func settled(list []rig.Entry) map[string]int {
 	return out
 }
 
-// shipped waits until the agent's records have all come.
+// shipped waits until the agent's records have all come, for as long as some do.
 func shipped(t *testing.T, r *rig.Rig) {
 	t.Helper()
-	rig.Until(t, "the agent's records have come", func() (bool, string) { n := r.Spooled(); return n == 0, r.Agent.Log() })
+	for waiting := r.Spooled(); waiting != 0; {
+		rig.Until(t, "the agent's records have come", func() (bool, string) {
+			n := r.Spooled()
+			fewer := n >= 0 && (n < waiting || waiting < 0)
+			if fewer {
+				waiting = n
+			}
+			return fewer, r.Agent.Log()
+		})
+	}
 }
 
 // Timed access ends though the control plane is away and the agent was killed

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Estate is the client's side: a staff list, and an htpasswd file with its groups
@@ -23,6 +24,8 @@ type Estate struct {
 	// Status adds a column to the staff list that suspends people: their accounts
 	// are disabled until they are back.
 	Status bool
+	// MaxGrant is how long somebody may be in admins at most; an hour if 0.
+	MaxGrant time.Duration
 
 	dir    string
 	people []string
@@ -93,6 +96,13 @@ func (e *Estate) write(t testing.TB, dir string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func (e *Estate) maxGrant() string {
+	if e.MaxGrant == 0 {
+		return "1h"
+	}
+	return fmt.Sprintf("%.0fh", e.MaxGrant.Hours())
 }
 
 // Hire puts n more people on the staff list and returns their logins.
@@ -305,11 +315,11 @@ func (e *Estate) connectors() string {
           match: {part: group, glob: admins}
           operations: [add_member, remove_member]
           require_end: true
-          max_grant: 1h
+          max_grant: %s
       attributes: []
       protected:
         - name: "login=old-admin"
-`, e.HR(), map[bool]string{true: ", status"}[e.Status], e.Users(), e.Groups(), e.Cost) + e.unixConnector() + e.Directory.connector()
+`, e.HR(), map[bool]string{true: ", status"}[e.Status], e.Users(), e.Groups(), e.Cost, e.maxGrant()) + e.unixConnector() + e.Directory.connector()
 }
 
 func (e *Estate) unixConnector() string {
@@ -366,7 +376,7 @@ correlate:
   - {connector: web, type: user, match: [{identity: login, object: "@name"}]}` + correlate + `
 entitlements:
   - {id: web/staff, connector: web, type: group, name: 'name([rdn("group", "staff")])'}
-  - {id: web/admins, connector: web, type: group, name: 'name([rdn("group", "admins")])', privileged: true, require_end: true, max_grant: 1h}` + entitlement + `
+  - {id: web/admins, connector: web, type: group, name: 'name([rdn("group", "admins")])', privileged: true, require_end: true, max_grant: ` + e.maxGrant() + `}` + entitlement + `
 roles:
   - id: staff
     when: 'identity.kind == "human"'

@@ -3,6 +3,7 @@ package rig
 import (
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 
 	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
 )
@@ -80,9 +81,11 @@ func (r *Rig) AgentIdle() bool {
 
 // agentStatus is what the client's administrator is told.
 type agentStatus struct {
-	Running    bool
-	Spooled    int
-	Connectors []struct{ Reachable bool }
+	Running     bool
+	Records     int
+	Spooled     int
+	Obligations int
+	Connectors  []struct{ Reachable bool }
 }
 
 func (r *Rig) agentStatus() (s agentStatus, ok bool) {
@@ -101,9 +104,28 @@ func (r *Rig) Spooled() int {
 	return -1
 }
 
+// Recorded is how many records the running agent has made in its epoch, and
+// Owed how many timed removals it owes.
+func (r *Rig) Recorded() int { r.T.Helper(); return r.mustRun().Records }
+func (r *Rig) Owed() int     { r.T.Helper(); return r.mustRun().Obligations }
+
+func (r *Rig) mustRun() agentStatus {
+	r.T.Helper()
+	s, ok := r.agentStatus()
+	if !ok {
+		r.T.Fatal("the agent does not run")
+	}
+	return s
+}
+
 // Ready waits until the agent runs and has reached all its directories.
 func (r *Rig) Ready() {
 	r.T.Helper()
+	Until(r.T, "the agent runs", func() (bool, string) {
+		// A status asked of one that is starting would wait for its folder.
+		log := r.Agent.Log()
+		return strings.Count(log, "--- started") == strings.Count(log, "agent runs"), log
+	})
 	Until(r.T, "the agent is ready", func() (bool, string) {
 		s, ok := r.agentStatus()
 		for _, c := range s.Connectors {

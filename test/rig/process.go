@@ -189,6 +189,22 @@ func (p *Process) Forget() {
 	}
 }
 
+// Peak is the most memory that the running process has held, in bytes (VmHWM of
+// proc(5)).
+func (p *Process) Peak() int64 {
+	p.t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "VmHWM:")
+	kib, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return kib << 10
+}
+
 // Log is everything it has written so far, or since ForgetLog.
 func (p *Process) Log() string {
 	raw, err := os.ReadFile(p.log)

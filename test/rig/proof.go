@@ -49,11 +49,12 @@ func (r *Rig) Log() []Entry {
 	}
 	r.Do("audit", "export", Tenant, "--out", file)
 	r.Do(args...)
-	raw, err := os.ReadFile(file)
+	export, err := os.Open(file)
 	if err != nil {
 		r.T.Fatal(err)
 	}
-	list, err := readExport(raw)
+	defer export.Close()
+	list, err := readExport(export)
 	if err != nil {
 		r.T.Fatalf("read the export: %v", err)
 	}
@@ -62,14 +63,14 @@ func (r *Rig) Log() []Entry {
 
 // readExport reads the frames and joins entries of agents with the bodies that
 // stand in their batches.
-func readExport(raw []byte) ([]Entry, error) {
+func readExport(export io.Reader) ([]Entry, error) {
 	type place struct {
 		agent        string
 		epoch, index uint64
 	}
 	var list []Entry
 	bodies := map[place]*auditv1.Body{}
-	in := bufio.NewReader(bytes.NewReader(raw))
+	in := bufio.NewReader(export)
 	for {
 		size, err := binary.ReadUvarint(in)
 		if errors.Is(err, io.EOF) {

@@ -5,8 +5,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -249,6 +251,16 @@ func (r *Rig) AgentState() *operatorv1.Agent {
 		r.T.Fatalf("there are %d agents", len(list.GetAgents()))
 	}
 	return list.GetAgents()[0]
+}
+
+// FakeHistory gives the agent, which does not run, many records of a time that
+// has passed (package audittest).
+func (r *Rig) FakeHistory(count int, from, until time.Time) {
+	r.T.Helper()
+	got, err := run(r.Dir, nil, r.program("fakehistory"), r.State, strconv.Itoa(count), from.Format(time.RFC3339Nano), until.Format(time.RFC3339Nano))
+	if err != nil || got.Code != 0 {
+		r.T.Fatalf("fakehistory: %v, exit code %d\n%s", err, got.Code, got.Stderr)
+	}
 }
 
 // Connected waits until the agent has a session.
