@@ -3,6 +3,7 @@ package faults_test
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -224,27 +225,15 @@ func TestPartitionInTheMiddle(t *testing.T) {
 	c.Move(3 * time.Hour)
 	returned(t, r, c, p)
 	r.Applied(r.Ended(plan.GetId()))
-	// Now the same with every answer to a renewal lost: what comes down on any
-	// connection is cut off where the certificate would be.
 	for range 2 {
-		before := certificates(t, r)
-		lost := 0
-		for lost < 3 {
-			p.breakNext(fault{direction: down, after: answerAt}, fault{direction: down, after: answerAt})
-			p.cutAll()
-			c.Move(35 * time.Minute)
-			rig.Until(t, "connections were cut", func() (bool, string) {
-				c.Move(30 * time.Second)
-				return p.pending() == 0, r.Agent.Log()
-			})
-			lost++
-		}
+		loseRenewal(t, r, c, p)
 		p.part()
+		p.forgive()
 		c.Move(26 * time.Hour)
 		restart(r)
 		returned(t, r, c, p)
-		if now := certificates(t, r); now == before {
-			t.Error("no certificate was obtained anew")
+		if answered, expected := renewals(t, r), r.Renewals(); answered != expected {
+			t.Errorf("the agent has the answer to renewal %d, the control plane gave %d", answered, expected)
 		}
 	}
 	for name, now := range e.Files(t) {
@@ -258,17 +247,39 @@ func TestPartitionInTheMiddle(t *testing.T) {
 	r.Offboard(nil)
 }
 
-// answerAt is within the first answer after the handshake that comes down a new
-// connection: the server's flight has a little more than a thousand bytes.
-const answerAt = 2000
+// loseRenewal has the control plane renew the agent's certificate with an answer
+// that does not arrive: connections are cut after ever more bytes, until it has
+// counted a renewal that the agent does not know of.
+func loseRenewal(t *testing.T, r *rig.Rig, c *clock.Clock, p *proxy) {
+	t.Helper()
+	for n := int64(1800); n < 8000; n += 100 {
+		p.forgive()
+		p.breakNext(slices.Repeat([]fault{{direction: down, after: n}}, 50)...)
+		p.cutAll()
+		c.Move(35 * time.Minute)
+		left := p.pending() - 2
+		rig.Until(t, "connections were cut", func() (bool, string) {
+			c.Move(20 * time.Second)
+			return p.pending() <= left || renewals(t, r) < r.Renewals(), r.Agent.Log()
+		})
+		if renewals(t, r) < r.Renewals() {
+			t.Logf("an answer was lost after %d bytes", n)
+			return
+		}
+	}
+	t.Fatal("no answer to a renewal was lost")
+}
 
-// certificates is the agent's stored certificate, as text that changes with it.
-func certificates(t *testing.T, r *rig.Rig) string {
+// renewals is the renewal counter of the last answer that the agent has.
+func renewals(t *testing.T, r *rig.Rig) int {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(r.State, "svid"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(string(raw), "\n")
-	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "pending") }), "\n")
+	var stored struct{ Counter int }
+	if err := json.Unmarshal(raw, &stored); err != nil {
+		t.Fatal(err)
+	}
+	return stored.Counter
 }

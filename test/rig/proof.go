@@ -289,10 +289,16 @@ func (r *Rig) Offboard(edit func(name, before string) string) {
 	}
 }
 
-// count asks the control plane's database, which must be stopped.
+// Renewals is the renewal counter that the control plane expects of the agent.
+func (r *Rig) Renewals() int {
+	r.T.Helper()
+	return r.count("SELECT counter FROM agent WHERE tenant = $1 AND agent = 'dc1'", Tenant)
+}
+
+// count asks the control plane's database.
 func (r *Rig) count(query string, args ...any) (n int) {
 	r.T.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(r.Dir, "noc", "reeve.db"))
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(r.Dir, "noc", "reeve.db")+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
 		r.T.Fatal(err)
 	}
