@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,43 @@ func record(reason string) func(*Tx) error {
 		_, err := tx.Append(&auditv1.Header{Type: auditv1.Type_TYPE_PAUSED, Actor: "local-root"},
 			&auditv1.Body{Body: &auditv1.Body_Act{Act: &auditv1.Act{Verb: "pause", Reason: reason}}})
 		return err
+	}
+}
+
+// Records that are large travel in smaller batches, each of whole commits, so that
+// none is too large to be sent.
+func TestSpoolBoundsABatchInBytes(t *testing.T) {
+	j := open(t, options(t))
+	const commits, large = 40, 300 << 10
+	for range commits {
+		commit(t, j, func(tx *Tx) error {
+			return errors.Join(record(strings.Repeat("x", large))(tx), record("small")(tx))
+		})
+	}
+	commit(t, j, record(strings.Repeat("x", 2*spoolBytes)))
+	batches := 0
+	for after := uint64(0); after < j.Head().Next; batches++ {
+		b, err := j.Spool(t.Context(), after, 256)
+		if err != nil || b == nil {
+			t.Fatal(b, err)
+		}
+		size := 0
+		for _, r := range b.GetRecords() {
+			size += len(r.GetHeader()) + len(r.GetBody())
+		}
+		last := after == 2*commits
+		if size > spoolBytes != last || !last && len(b.GetRecords())%2 != 0 {
+			t.Errorf("a batch of %d records has %d bytes", len(b.GetRecords()), size)
+		}
+		after += uint64(len(b.GetRecords()))
+		payload, _, err := dsse.Verify(b.GetHead(), dsse.ChainHead, map[string]ed25519.PublicKey{keys.ID(j.public): j.public}, 1)
+		var head auditv1.ChainHead
+		if err != nil || planv1.Decode(payload, &head) != nil || head.GetLength() != after {
+			t.Errorf("the batch up to %d has the head of %d: %v", after, head.GetLength(), err)
+		}
+	}
+	if batches < 4 {
+		t.Errorf("there were %d batches", batches)
 	}
 }
 

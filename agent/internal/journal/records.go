@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/reevehq/reeve/pki/chain"
@@ -14,9 +14,14 @@ import (
 	planv1 "github.com/reevehq/reeve/proto/reeve/plan/v1"
 )
 
+// spoolBytes is how large a batch may become before no further commit is added: a
+// message of the agent's has at most 16 MiB, and what is too large for one would
+// wait for ever.
+const spoolBytes = 4 << 20
+
 // Spool returns the records from index after on, with the head that was signed
-// over them, ready to ship verbatim. It holds about max records: as many whole
-// commits as fit, at least one. It returns nil when there are none, and an error
+// over them, ready to ship verbatim. It holds about max records and 4 MiB: as many
+// whole commits as fit, at least one. It returns nil when there are none, and an error
 // that wraps ErrPurged when records before after were purged away.
 func (j *Journal) Spool(ctx context.Context, after uint64, max int) (*auditv1.Batch, error) {
 	id := j.o.Identity
@@ -29,27 +34,56 @@ func (j *Journal) Spool(ctx context.Context, after uint64, max int) (*auditv1.Ba
 		if after < base.Next {
 			return fmt.Errorf("%w: record %d, held are those from %d", ErrPurged, after, base.Next)
 		}
-		var end sql.NullInt64
-		if err := tx.tx.QueryRowContext(ctx, `SELECT coalesce(
-			(SELECT max(length) FROM heads WHERE length > $1 AND length <= $2),
-			(SELECT min(length) FROM heads WHERE length > $1))`, int64(after), int64(after)+int64(max)).Scan(&end); err != nil {
-			return fmt.Errorf("read heads: %w", err)
+		ends, err := tx.commitsEnd(after, max)
+		if err != nil || len(ends) == 0 {
+			return err
 		}
-		if !end.Valid {
-			return nil
-		}
-		if err := tx.tx.QueryRowContext(ctx, "SELECT envelope FROM heads WHERE length = $1", end.Int64).Scan(&batch.Head); err != nil {
-			return fmt.Errorf("read head: %w", err)
-		}
-		return tx.eachRecord(after, uint64(end.Int64), func(_ uint64, r *auditv1.Record, _ []byte) error {
+		fit, size := uint64(0), 0
+		enough := errors.New("enough")
+		err = tx.eachRecord(after, ends[len(ends)-1], func(index uint64, r *auditv1.Record, _ []byte) error {
+			if size += len(r.GetHeader()) + len(r.GetBody()); fit > 0 && size > spoolBytes {
+				return enough
+			}
 			batch.Records = append(batch.Records, r)
+			if index+1 == ends[0] {
+				fit, ends = ends[0], ends[1:]
+			}
 			return nil
 		})
+		if err != nil && !errors.Is(err, enough) || fit == 0 {
+			return err
+		}
+		batch.Records = batch.Records[:fit-after]
+		if err := tx.tx.QueryRowContext(ctx, "SELECT envelope FROM heads WHERE length = $1", int64(fit)).Scan(&batch.Head); err != nil {
+			return fmt.Errorf("read head: %w", err)
+		}
+		return nil
 	})
 	if err != nil || batch.Head == nil {
 		return nil, err
 	}
 	return batch, nil
+}
+
+// commitsEnd are the lengths that the chain had after each commit, from after on:
+// those within about max records, at least one where there is one.
+func (tx *Tx) commitsEnd(after uint64, max int) (ends []uint64, err error) {
+	found, err := tx.tx.QueryContext(tx.ctx, "SELECT length FROM heads WHERE length > $1 ORDER BY length LIMIT $2", int64(after), max)
+	if err != nil {
+		return nil, fmt.Errorf("read heads: %w", err)
+	}
+	defer found.Close()
+	for found.Next() {
+		var length int64
+		if err := found.Scan(&length); err != nil {
+			return nil, fmt.Errorf("read heads: %w", err)
+		}
+		if len(ends) > 0 && uint64(length) > after+uint64(max) {
+			break
+		}
+		ends = append(ends, uint64(length))
+	}
+	return ends, found.Err()
 }
 
 // eachRecord hands over records of index from to end, end not included.
