@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver named "sqlite"
 
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 )
@@ -35,7 +34,7 @@ func OpenSQLite(ctx context.Context, file string) (*tx.DB, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder for database: %w", err)
 	}
-	write, err := sql.Open("sqlite", dsn(file, "_txlock=immediate"))
+	write, err := open(dsn(file, "_txlock=immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", file, err)
 	}
@@ -43,7 +42,7 @@ func OpenSQLite(ctx context.Context, file string) (*tx.DB, error) {
 	if err := migrate(ctx, write); err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", file, err), write.Close())
 	}
-	read, err := sql.Open("sqlite", dsn(file, "_pragma=query_only(1)"))
+	read, err := open(dsn(file, "_pragma=query_only(1)"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", file, err), write.Close())
 	}
