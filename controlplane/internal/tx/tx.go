@@ -15,7 +15,8 @@ var ErrAlreadyDone = errors.New("operation was committed before")
 // DB is an open store: one writer and a pool of readers. It is safe for
 // concurrent use.
 type DB struct {
-	write, read *sql.DB
+	write *writer
+	read  *sql.DB
 	// closeOnce keeps Close harmless when wiring fails half way.
 	closeOnce sync.Once
 }
@@ -24,7 +25,7 @@ type DB struct {
 // connection and begins immediate transactions, so writers queue here and not
 // in SQLite's busy handler.
 func New(write, read *sql.DB) *DB {
-	return &DB{write: write, read: read}
+	return &DB{write: &writer{pool: write, patience: patience}, read: read}
 }
 
 // Tx is one transaction, valid only inside the callback that got it and not safe
@@ -41,9 +42,11 @@ func (t Tx) OnCommit(f func()) {
 }
 
 // Do runs f in a read-write transaction, which is durable when Do returns nil. f
-// may run again and must have no effect outside of the transaction.
+// may run again and must have no effect outside of the transaction, nor wait for
+// another caller of Do: those that ask at once share a transaction and its fsync,
+// each with a savepoint of its own, so that one that fails takes no other with it.
 func (db *DB) Do(ctx context.Context, f func(Tx) error) error {
-	return run(ctx, db.write, nil, f)
+	return db.write.do(ctx, f)
 }
 
 // Once is Do for an operation that a caller may send twice or whose commit got
@@ -66,33 +69,19 @@ func (db *DB) Once(ctx context.Context, id string, f func(Tx) error) error {
 
 // View runs f on one consistent snapshot. Writing in it fails.
 func (db *DB) View(ctx context.Context, f func(Tx) error) error {
-	return run(ctx, db.read, &sql.TxOptions{ReadOnly: true}, f)
+	begun, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	// There is nothing to commit, and after a panic in f the connection is free.
+	defer begun.Rollback() //nolint:errcheck // the first error is the one that matters
+	var never []func()
+	return f(Tx{Tx: begun, committed: &never})
 }
 
 // Close waits for the transactions under way and closes both pools.
 func (db *DB) Close() error {
 	var err error
-	db.closeOnce.Do(func() { err = errors.Join(db.read.Close(), db.write.Close()) })
+	db.closeOnce.Do(func() { err = errors.Join(db.read.Close(), db.write.pool.Close()) })
 	return err
-}
-
-func run(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, f func(Tx) error) error {
-	begun, err := pool.BeginTx(ctx, opts)
-	if err != nil {
-		return fmt.Errorf("begin transaction: %w", err)
-	}
-	var committed []func()
-	// After a successful commit this is a no-op; after a panic in f it frees
-	// the only writer.
-	defer begun.Rollback() //nolint:errcheck // the first error is the one that matters
-	if err := f(Tx{Tx: begun, committed: &committed}); err != nil {
-		return err
-	}
-	if err := begun.Commit(); err != nil {
-		return fmt.Errorf("commit transaction: %w", err)
-	}
-	for _, wake := range committed {
-		wake()
-	}
-	return nil
 }
