@@ -60,40 +60,9 @@ func ServerConfigOptionalClient(source svid.Source, authorize Authorizer, now fu
 }
 
 func serverConfig(source svid.Source, authorize Authorizer, now func() time.Time, auth tls.ClientAuthType) *tls.Config {
+	s := serving{source: source, authorize: authorize, now: now, auth: auth}
 	cfg := base(now)
-	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		own, err := source.Current()
-		if err != nil {
-			return nil, err
-		}
-		roots, err := rootsOf(source, own)
-		if err != nil {
-			return nil, err
-		}
-		c := base(now)
-		c.Certificates = []tls.Certificate{*own}
-		c.ClientAuth = auth
-		// The union lets crypto/tls build its chains; which root may vouch for
-		// whom is decided below.
-		c.ClientCAs = roots.union
-		c.VerifyConnection = func(cs tls.ConnectionState) error {
-			if len(cs.PeerCertificates) == 0 {
-				if auth == tls.VerifyClientCertIfGiven {
-					return nil
-				}
-				return ErrNoPeerCertificate
-			}
-			id, err := roots.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, now())
-			if err != nil {
-				return err
-			}
-			if authorize == nil {
-				return fmt.Errorf("%w: %v", ErrNotAuthorized, id)
-			}
-			return authorize(id, cs.PeerCertificates[0])
-		}
-		return c, nil
-	}
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.config() }
 	// crypto/tls wants a certificate in the outer configuration, too.
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return source.Current() }
 	return cfg

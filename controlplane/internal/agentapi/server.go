@@ -161,7 +161,8 @@ func (s *Server) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, h
 
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer s.caught(stream.Context(), info.FullMethod, &err)
-	ctx, err := s.authorize(stream.Context(), info.FullMethod)
+	var ctx context.Context
+	err = aside(func() (err error) { ctx, err = s.authorize(stream.Context(), info.FullMethod); return err })
 	if err != nil {
 		return err
 	}

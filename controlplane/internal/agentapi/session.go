@@ -99,14 +99,16 @@ func (a *agentService) Session(stream grpc.BidiStreamingServer[agentv1.SessionRe
 	}
 	s := &session{agent: c.Agent, since: a.Now(), now: a.Now, wake: make(chan struct{}, 1), paused: hello.GetPaused()}
 	s.beat(nil)
-	agent, head, err := a.recognize(ctx, &c, s, hello)
+	var agent enrollment.Agent
+	var head chain.Head
+	err = aside(func() (err error) { agent, head, err = a.recognize(ctx, &c, s, hello); return err })
 	if err != nil {
 		return a.fail(ctx, err)
 	}
 	// Known before it is asked what waits: what comes to wait in between is told
 	// twice rather than not at all.
 	defer a.Registry.open(agentKey{c.Tenant, c.Agent}, s)()
-	if err := a.greet(ctx, stream, c, s, hello, agent, head); err != nil {
+	if err := aside(func() error { return a.greet(ctx, stream, c, s, hello, agent, head) }); err != nil {
 		return a.fail(ctx, err)
 	}
 	a.Log.InfoContext(ctx, "session open", "tenant", c.Tenant, "agent", c.Agent)
@@ -156,31 +158,15 @@ func (a *agentService) greet(ctx context.Context, stream grpc.BidiStreamingServe
 
 // converse runs a session until either side ends it.
 func (a *agentService) converse(ctx context.Context, stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], c Caller, s *session) error {
-	type heard struct {
-		m   *agentv1.SessionRequest
-		err error
-	}
-	in := make(chan heard)
-	go func() {
-		for {
-			m, err := stream.Recv()
-			select {
-			case in <- heard{m, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
+	in := make(chan heard, 1)
+	go listen(stream, in)
 	quiet := time.NewTimer(silent * a.Heartbeat)
 	defer quiet.Stop()
 	w := witness{service: a, caller: c, session: s}
-	w.offer(ctx)
+	_ = aside(func() error { w.offer(ctx); return nil })
 	for {
-		for _, m := range s.take() {
-			if err := stream.Send(m); err != nil {
+		if out := s.take(); len(out) > 0 {
+			if err := aside(func() error { return sendAll(stream, out) }); err != nil {
 				return err
 			}
 		}
@@ -197,12 +183,35 @@ func (a *agentService) converse(ctx context.Context, stream grpc.BidiStreamingSe
 			if h.err != nil {
 				return h.err
 			}
+			go listen(stream, in)
 			quiet.Reset(silent * a.Heartbeat)
-			if err := a.hear(ctx, c, s, &w, h.m); err != nil {
+			if err := aside(func() error { return a.hear(ctx, c, s, &w, h.m) }); err != nil {
 				return a.fail(ctx, err)
 			}
 		}
 	}
+}
+
+// heard is what came in on a session.
+type heard struct {
+	m   *agentv1.SessionRequest
+	err error
+}
+
+// listen takes one message in. The next one gets a goroutine of its own, with a
+// stack that has not grown yet.
+func listen(stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], in chan<- heard) {
+	m, err := stream.Recv()
+	in <- heard{m, err}
+}
+
+func sendAll(stream grpc.BidiStreamingServer[agentv1.SessionRequest, agentv1.SessionResponse], out []*agentv1.SessionResponse) error {
+	for _, m := range out {
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *agentService) hear(ctx context.Context, c Caller, s *session, w *witness, m *agentv1.SessionRequest) error {

@@ -151,16 +151,23 @@ func (l *Log) AppendAct(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Bo
 	return index, l.store.PutBody(t, tenant, index, salt, body)
 }
 
-// AppendBatch appends an agent's records, which intake has verified, and keeps
-// the signed batch verbatim. encoded is the marshalled batch.
-func (l *Log) AppendBatch(t tx.Tx, tenant string, b *auditv1.Batch, encoded []byte) (first uint64, err error) {
+// BatchLeaves are the entries that a batch becomes.
+func BatchLeaves(b *auditv1.Batch) ([]Leaf, error) {
 	leaves := make([]Leaf, len(b.GetRecords()))
 	for i, r := range b.GetRecords() {
-		leaves[i], err = planv1.Encode(&auditv1.Entry{Agent: b.GetAgent(), Epoch: b.GetEpoch(), Index: b.GetFirst() + uint64(i), Header: r.GetHeader()})
+		leaf, err := planv1.Encode(&auditv1.Entry{Agent: b.GetAgent(), Epoch: b.GetEpoch(), Index: b.GetFirst() + uint64(i), Header: r.GetHeader()})
 		if err != nil {
-			return 0, fmt.Errorf("encode log entry: %w", err)
+			return nil, fmt.Errorf("encode log entry: %w", err)
 		}
+		leaves[i] = leaf
 	}
+	return leaves, nil
+}
+
+// AppendBatch appends an agent's records, which intake has verified, and keeps
+// the signed batch verbatim. encoded is the marshalled batch, leaves are its
+// BatchLeaves.
+func (l *Log) AppendBatch(t tx.Tx, tenant string, b *auditv1.Batch, encoded []byte, leaves []Leaf) (first uint64, err error) {
 	first, err = l.Append(t, tenant, leaves)
 	if err != nil {
 		return 0, err

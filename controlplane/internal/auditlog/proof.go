@@ -15,26 +15,36 @@ import (
 // the newest one covers it already. The caller lets it out only after the
 // commit.
 func (l *Log) Seal(t tx.Tx, tenant string) (Checkpoint, error) {
-	head, err := l.store.Head(t, tenant)
+	s, err := l.SealTree(t, tenant)
 	if err != nil {
 		return Checkpoint{}, err
 	}
+	return s.Checkpoint, nil
+}
+
+// SealTree is Seal for who proves entries under the checkpoint.
+func (l *Log) SealTree(t tx.Tx, tenant string) (*Sealed, error) {
+	head, err := l.store.Head(t, tenant)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sealed{Checkpoint: head.Checkpoint, tree: newTiles(t, l.store, tenant, head.Size)}
 	if head.Checkpoint.Note != "" && head.Checkpoint.Size == head.Size {
-		return head.Checkpoint, nil
+		return s, nil
 	}
 	if head.Checkpoint.Size > head.Size {
-		return Checkpoint{}, fmt.Errorf("%w: %s has %d entries but signed for %d", ErrCorrupt, tenant, head.Size, head.Checkpoint.Size)
+		return nil, fmt.Errorf("%w: %s has %d entries but signed for %d", ErrCorrupt, tenant, head.Size, head.Checkpoint.Size)
 	}
-	root, err := newTiles(t, l.store, tenant, head.Size).root(head.Size)
+	root, err := s.tree.root(head.Size)
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("root of %s at %d: %w", tenant, head.Size, err)
+		return nil, fmt.Errorf("root of %s at %d: %w", tenant, head.Size, err)
 	}
 	note, err := tlogproof.SignCheckpoint(tlogproof.Checkpoint{Origin: l.Origin(tenant), Size: int64(head.Size), Hash: root}, l.signer)
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("sign checkpoint of %s at %d: %w", tenant, head.Size, err)
+		return nil, fmt.Errorf("sign checkpoint of %s at %d: %w", tenant, head.Size, err)
 	}
-	c := Checkpoint{Size: head.Size, Note: string(note), At: l.now()}
-	return c, l.store.Seal(t, tenant, c)
+	s.Checkpoint = Checkpoint{Size: head.Size, Note: string(note), At: l.now()}
+	return s, l.store.Seal(t, tenant, s.Checkpoint)
 }
 
 // Checkpoint returns a checkpoint over everything that is durable in the
@@ -75,9 +85,13 @@ func (l *Log) Inclusion(t tx.Tx, tenant string, index, size uint64) ([][]byte, e
 	if index >= size {
 		return nil, ErrNotFound
 	}
-	proof, err := tlog.ProveRecord(int64(size), int64(index), tree)
+	return tree.inclusion(index, size)
+}
+
+func (s *tiles) inclusion(index, size uint64) ([][]byte, error) {
+	proof, err := tlog.ProveRecord(int64(size), int64(index), s)
 	if err != nil {
-		return nil, fmt.Errorf("prove entry %d of %s: %w", index, tenant, err)
+		return nil, fmt.Errorf("prove entry %d of %s: %w", index, s.tenant, err)
 	}
 	return hashBytes(proof), nil
 }
@@ -94,12 +108,9 @@ func (l *Log) Inclusions(t tx.Tx, tenant string, c Checkpoint, first, count uint
 	}
 	out := make([]*planv1.InclusionProof, 0, count)
 	err = l.each(t, tenant, first, first+count, func(index uint64, leaf Leaf) error {
-		proof, err := tlog.ProveRecord(int64(c.Size), int64(index), tree)
-		if err != nil {
-			return fmt.Errorf("prove entry %d of %s: %w", index, tenant, err)
-		}
-		out = append(out, &planv1.InclusionProof{Checkpoint: c.Note, Index: index, Entry: leaf, Hashes: hashBytes(proof)})
-		return nil
+		hashes, err := tree.inclusion(index, c.Size)
+		out = append(out, &planv1.InclusionProof{Checkpoint: c.Note, Index: index, Entry: leaf, Hashes: hashes})
+		return err
 	})
 	return out, err
 }
@@ -112,15 +123,19 @@ func (l *Log) Consistency(t tx.Tx, tenant string, from, to uint64) ([][]byte, er
 	if err != nil {
 		return nil, err
 	}
+	return tree.consistency(from, to)
+}
+
+func (s *tiles) consistency(from, to uint64) ([][]byte, error) {
 	switch {
 	case from > to:
 		return nil, ErrNotFound
 	case from == 0 || from == to:
 		return nil, nil
 	}
-	proof, err := tlog.ProveTree(int64(to), int64(from), tree)
+	proof, err := tlog.ProveTree(int64(to), int64(from), s)
 	if err != nil {
-		return nil, fmt.Errorf("prove %s from %d to %d: %w", tenant, from, to, err)
+		return nil, fmt.Errorf("prove %s from %d to %d: %w", s.tenant, from, to, err)
 	}
 	return hashBytes(proof), nil
 }

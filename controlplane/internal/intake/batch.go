@@ -51,6 +51,11 @@ type read struct {
 	// bodies are nil where the agent had erased one.
 	bodies []*auditv1.Body
 	head   *auditv1.ChainHead
+	// encoded and leaves are what the log keeps of it.
+	encoded []byte
+	leaves  []auditlog.Leaf
+	// by is the key whose signature was checked ahead; nil for none.
+	by ed25519.PublicKey
 }
 
 // end is the chain's length after the batch.
@@ -83,7 +88,16 @@ func check(trustDomain, tenant, agent string, b *auditv1.Batch) (*read, error) {
 		h.GetEpoch() != b.GetEpoch() || h.GetLength() != r.end() || len(h.GetHash()) != chain.Size {
 		return nil, fmt.Errorf("%w: it names another chain or length", ErrSignature)
 	}
-	return r, nil
+	return r, r.encode()
+}
+
+// encode makes what the log keeps, here and not in the writer's transaction.
+func (r *read) encode() (err error) {
+	if r.encoded, err = planv1.Encode(r.batch); err != nil {
+		return fmt.Errorf("encode batch: %w", err)
+	}
+	r.leaves, err = auditlog.BatchLeaves(r.batch)
+	return err
 }
 
 func (r *read) record(i int, tenant string, record *auditv1.Record) error {
@@ -133,15 +147,15 @@ func (r *read) links(from uint64, link [chain.Size]byte) bool {
 }
 
 // tail is the batch from chain index from on, under the same signed head.
-func (r *read) tail(from uint64) *read {
+func (r *read) tail(from uint64) (*read, error) {
 	skip := from - r.batch.GetFirst()
 	if skip == 0 {
-		return r
+		return r, nil
 	}
 	out := *r
 	out.batch = &auditv1.Batch{Agent: r.batch.GetAgent(), Epoch: r.batch.GetEpoch(), First: from, Records: r.batch.GetRecords()[skip:], Head: r.batch.GetHead()}
 	out.headers, out.bodies = r.headers[skip:], r.bodies[skip:]
-	return &out
+	return &out, out.encode()
 }
 
 // at is when the agent says that a record was made.

@@ -85,11 +85,12 @@ type Config struct {
 // for concurrent use.
 type Service struct {
 	Config
-	queue chan *shipment
+	queue *queue
+	known known
 }
 
 // New returns the service.
-func New(c Config) *Service { return &Service{Config: c, queue: make(chan *shipment)} }
+func New(c Config) *Service { return &Service{Config: c, queue: newQueue()} }
 
 // take stores a batch inside the transaction and says up to where its agent's
 // chain is durable. fork is set, and nothing but the suspension written, when
@@ -114,8 +115,11 @@ func (s *Service) take(t tx.Tx, tenant, agent string, r *read) (a answer, err er
 	if err != nil {
 		return answer{}, err
 	}
-	if err := r.signed(pub); err != nil {
-		return answer{}, err
+	if !bytes.Equal(r.by, pub) {
+		if err := r.signed(pub); err != nil {
+			return answer{}, err
+		}
+		s.known.put(signer{tenant, agent, r.batch.GetEpoch()}, pub)
 	}
 	head, err := s.head(t, tenant, agent, r.batch.GetEpoch())
 	if err != nil {
@@ -133,7 +137,12 @@ func (s *Service) take(t tx.Tx, tenant, agent string, r *read) (a answer, err er
 		return answer{fork: true}, s.Enrollment.Suspend(t, tenant, agent, "fork", sentence)
 	}
 	if r.end() > head.Next {
-		return answer{length: r.end()}, s.append(t, tenant, agent, r.tail(head.Next), head)
+		rest, err := r.tail(head.Next)
+		if err != nil {
+			return answer{}, err
+		}
+		first, err := s.append(t, tenant, agent, rest, head)
+		return answer{length: r.end(), placed: &placed{first: first, leaves: rest.leaves}}, err
 	}
 	return answer{length: head.Next}, nil
 }
@@ -173,18 +182,13 @@ func (s *Service) repeats(t tx.Tx, tenant, agent string, r *read, head chain.Hea
 	return r.end() < head.Next || r.links(max(head.Next, r.batch.GetFirst()), head.Link), nil
 }
 
-func (s *Service) append(t tx.Tx, tenant, agent string, r *read, head chain.Head) error {
-	encoded, err := planv1.Encode(r.batch)
-	if err != nil {
-		return fmt.Errorf("encode batch: %w", err)
-	}
-	first, err := s.Log.AppendBatch(t, tenant, r.batch, encoded)
-	if err != nil {
-		return err
+func (s *Service) append(t tx.Tx, tenant, agent string, r *read, head chain.Head) (first uint64, err error) {
+	if first, err = s.Log.AppendBatch(t, tenant, r.batch, r.encoded, r.leaves); err != nil {
+		return 0, err
 	}
 	to := chain.Head{Next: r.end(), Link: [chain.Size]byte(r.head.GetHash())}
 	if err := s.Store.Advance(t, tenant, agent, r.batch.GetEpoch(), head.Next, to); err != nil {
-		return err
+		return 0, err
 	}
 	for i, h := range r.headers {
 		record := Record{
@@ -192,10 +196,10 @@ func (s *Service) append(t tx.Tx, tenant, agent string, r *read, head chain.Head
 			Header: h, Body: r.bodies[i],
 		}
 		if err := s.tell(t, record); err != nil {
-			return fmt.Errorf("record %d of agent %s: %w", record.Index, agent, err)
+			return 0, fmt.Errorf("record %d of agent %s: %w", record.Index, agent, err)
 		}
 	}
-	return nil
+	return first, nil
 }
 
 func (s *Service) tell(t tx.Tx, r Record) error {
