@@ -19,6 +19,7 @@ import (
 
 	"github.com/reevehq/reeve/controlplane/internal/auditlog"
 	"github.com/reevehq/reeve/controlplane/internal/enrollment"
+	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/pki/mtls"
 	"github.com/reevehq/reeve/pki/spiffe"
 	"github.com/reevehq/reeve/pki/svid"
@@ -59,7 +60,7 @@ type Config struct {
 type Server struct {
 	Config
 	grpc *grpc.Server
-	bulk lanes
+	bulk tenant.Lanes
 }
 
 // New returns a server that is not listening yet.
@@ -67,7 +68,7 @@ func New(c Config) *Server {
 	if c.Heartbeat < time.Second {
 		c.Heartbeat = 15 * time.Second
 	}
-	s := &Server{Config: c, bulk: lanes{open: map[string]chan struct{}{}}}
+	s := &Server{Config: c}
 	tlsConfig := mtls.ServerConfigOptionalClient(c.Source, onlyAgents, c.Now)
 	s.grpc = grpc.NewServer(
 		grpc.Creds(watching{credentials.NewTLS(tlsConfig), &c.Registry.connections}),

@@ -143,7 +143,7 @@ func (a *agentService) PushObservations(stream grpc.BidiStreamingServer[agentv1.
 }
 
 func (a *agentService) observe(ctx context.Context, c Caller, m *agentv1.PushObservationsRequest, snapshot *string, batches *uint64) (*agentv1.PushObservationsResponse, error) {
-	leave, err := a.bulk.enter(ctx, c.Tenant)
+	leave, err := a.bulk.Enter(ctx, c.Tenant)
 	if err != nil {
 		return nil, err
 	}

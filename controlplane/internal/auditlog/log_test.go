@@ -49,6 +49,20 @@ func hashes(raw [][]byte) []tlog.Hash {
 	return out
 }
 
+// provenFresh checks the proofs that are made after the commit, from memory.
+func provenFresh(t *testing.T, c tlogproof.Checkpoint, fresh *auditlog.Sealed, first uint64, leaves []auditlog.Leaf) {
+	t.Helper()
+	proofs, err := fresh.Inclusions(first, leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range proofs {
+		if err := tlogproof.CheckInclusion(hashes(p.GetHashes()), c, int64(first)+int64(i), tlogproof.LeafHash(leaves[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The stored tiles, the proofs from them and RFC 6962's tree must agree at every
 // size, also beyond where a second and third level of tiles begins.
 func TestTreeAgreesWithReference(t *testing.T) {
@@ -79,13 +93,30 @@ func TestTreeAgreesWithReference(t *testing.T) {
 		for i := range n {
 			leaves = append(leaves, leaf(next+i))
 		}
+		var fresh *auditlog.Sealed
+		var since [][]byte
 		e.Do(func(x tx.Tx) error {
 			first, err := e.Log.Append(x, tenant, leaves)
-			if err == nil && first != uint64(next) {
+			if err != nil {
+				return err
+			}
+			if first != uint64(next) {
 				return fmt.Errorf("first is %d, want %d", first, next)
 			}
-			return err
+			if fresh, err = e.Log.SealTree(x, tenant); err != nil {
+				return err
+			}
+			if since, err = fresh.Consistency(uint64(next)); err != nil {
+				return err
+			}
+			return fresh.Hold(first, uint64(n))
 		})
+		provenFresh(t, open(t, e, tenant, fresh.Checkpoint.Note), fresh, uint64(next), leaves)
+		if len(sealed) > 0 {
+			if err := tlogproof.CheckConsistency(hashes(since), sealed[len(sealed)-1], open(t, e, tenant, fresh.Checkpoint.Note)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		next += n
 		c := open(t, e, tenant, e.Checkpoint(tenant))
 		want, err := tlog.TreeHash(int64(next), reader)

@@ -41,6 +41,11 @@ type placed struct {
 // ErrEpoch, ErrQuarantined, ErrFork, enrollment's, and auditlog.ErrNotFound when the agent
 // cosigned more than the log holds.
 func (s *Service) Ship(ctx context.Context, tenant, agent string, b *auditv1.Batch, cosigned uint64) (*agentv1.ShipRecordsResponse, error) {
+	leave, err := s.lanes.Enter(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	r, err := check(s.TrustDomain, tenant, agent, b)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/internal/auditlog"
 	"github.com/reevehq/reeve/controlplane/internal/enrollment"
 	"github.com/reevehq/reeve/controlplane/internal/planner"
+	"github.com/reevehq/reeve/controlplane/internal/tenant"
 	"github.com/reevehq/reeve/controlplane/internal/tx"
 	"github.com/reevehq/reeve/pki/chain"
 	agentv1 "github.com/reevehq/reeve/proto/reeve/agent/v1"
@@ -87,6 +88,7 @@ type Service struct {
 	Config
 	queue *queue
 	known known
+	lanes tenant.Lanes
 }
 
 // New returns the service.
