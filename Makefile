@@ -15,7 +15,7 @@ TOOLS    := $(abspath $(BIN)/tools)
 FUZZTIME ?= 10m
 TARGETS  := linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: demo test build setup race faults fuzz planted bench lint baseline generate check-generated cross tools clean
+.PHONY: demo test build setup race faults offline fuzz planted bench lint baseline generate check-generated cross tools clean
 
 ## demo: build, run the whole job on embedded defaults, show what happened
 demo: build
@@ -39,11 +39,17 @@ test: setup
 race: setup
 	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
-## faults: kill 10,000 processes (KILLS=N for more or fewer); figures go to bin/faults.md
+## faults: kill 10,000 processes (KILLS=N for more or fewer), cut 1,000 connections; figures go to bin/faults.md
 KILLS ?= 10000
 faults: setup
 	@mkdir -p $(BIN)
 	go test -timeout 24h -count 1 -run '^TestCrash$$' -v ./test/faults -kills $(KILLS) -figures $(abspath $(BIN))/faults.md
+	go test -timeout 24h -count 1 -run '^TestEveryPartOfAConversationIsCut$$' -v ./test/faults -cuts 1000
+
+## offline: an agent offline for thirty days of a moved clock, with a million records (RECORDS=N)
+RECORDS ?= 1000000
+offline: setup
+	go test -timeout 3h -count 1 -run '^TestThirtyDaysOffline$$' -v ./test/faults -offline $(RECORDS)
 
 ## planted: take protections away one at a time and show that tests fail; table in test/planted/RESULTS.md
 planted: setup

@@ -11,13 +11,13 @@
 // value that came or went in the files, slapd's own audit log, and the exported
 // log. RESULTS.md has the figures of a run; -kills N has more of it (make faults).
 //
-// What can be doubled only inside TLS, and so not from here, is told by tests
-// where it happens: an order or chunk that comes twice by admission's
-// TestReplayAndReordering and executor's TestSecondDeliveryDoesNothing, a
-// directive that comes twice by session's TestOrdersRunOneByOneAndOnce, a batch
-// that comes twice by intake's TestBatchesComeInOnceAndAreProven and
-// TestAnyShippingEndsWithTheChain, an acknowledgement that is lost by session's
-// TestRecordsAreShippedOnceWhateverIsCut.
+// The network is a proxy of the test's: it cuts after so many bytes, delays,
+// half-closes, hangs, sends segments twice, and lets nothing pass for days. Days
+// pass at once: agent and control plane are the real ones on a clock that the
+// story moves (package clock). What no network can do, since TLS is between, a
+// relay with both sides' keys does: it says everything twice and late. A renewal or
+// an enrolment it cannot hand on, since their proofs are of one connection; what
+// comes twice there is told by enrollment's own tests.
 //
 // It has no code but tests; nothing imports it.
 package faults

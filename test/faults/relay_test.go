@@ -293,8 +293,8 @@ func TestDoubledInsideTLS(t *testing.T) {
 	r.Offboard(nil)
 }
 
-// What belongs to one connection says nothing on another: an enrolment and a
-// renewal that are handed on by somebody in the middle prove no key.
+// What belongs to one connection says nothing on another: an enrolment that
+// somebody in the middle hands on proves no key, and uses no token up.
 func TestProofsAreOfOneConnection(t *testing.T) {
 	t.Parallel()
 	p, through := newProxy(t)
