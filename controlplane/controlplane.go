@@ -118,6 +118,7 @@ type parts struct {
 	operators *operatorapi.Server
 	schedules *schedule.Service
 	errands   *errands
+	sessions  func() int
 	now       func() time.Time
 	log       *slog.Logger
 }
@@ -128,6 +129,7 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, clock C
 	now := clock.Now
 	p := &parts{now: now, log: logger, errands: newErrands(logger)}
 	registry := agentapi.NewRegistry(now, logger)
+	p.sessions = registry.Count
 	changes := operatorapi.NewChanges()
 
 	// Foundations.
@@ -272,6 +274,7 @@ func (p *parts) serve(ctx context.Context, c Config, source svid.Source, ready f
 	start("intake", p.intake.Run)
 	start("errands", func(ctx context.Context) error { p.errands.run(ctx); return nil })
 	start("schedules", func(ctx context.Context) error { p.schedules.Run(ctx, scheduleInterval); return nil })
+	start("memory", func(ctx context.Context) error { pace(ctx, p.sessions); return nil })
 	start("orders", func(ctx context.Context) error { p.dispatch.Run(ctx, tendInterval); return nil })
 	start("agent API", func(ctx context.Context) error { return p.agents.Serve(ctx, agentListener) })
 	start("operator socket", func(ctx context.Context) error {

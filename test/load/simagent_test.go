@@ -148,6 +148,20 @@ func (a *simAgent) renew(ctx context.Context, address string) error {
 	return a.take(key, got.GetCertificates(), got.GetCounter())
 }
 
+// greet makes a TLS connection and nothing more.
+func (a *simAgent) greet(address string) error {
+	config := mtls.ClientConfig(a, server(), time.Now)
+	config.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", address, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	// The server's first bytes come when it has verified the agent.
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
+
 // beat says that the agent is there; one that is silent counts as gone.
 func (a *simAgent) beat() error {
 	return a.stream.Send(&agentv1.SessionRequest{Message: &agentv1.SessionRequest_Heartbeat{Heartbeat: &agentv1.Heartbeat{At: timestamppb.Now()}}})

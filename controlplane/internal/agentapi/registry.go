@@ -94,6 +94,13 @@ func (r *Registry) Connected(tenant string) []Live {
 	return list
 }
 
+// Count is how many agents have a session.
+func (r *Registry) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
+
 // has reports whether the agent has a session.
 func (r *Registry) has(key agentKey) bool {
 	r.mu.Lock()

@@ -78,7 +78,7 @@ func New(c Config) *Server {
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(16<<10),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(4*streamWindow),
 		// A thousand idle agents must cost little: see the traps in the design.
-		grpc.ReadBufferSize(0),
+		grpc.ReadBufferSize(0), grpc.HeaderTableSize(0),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Minute, PermitWithoutStream: true}),

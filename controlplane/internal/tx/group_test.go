@@ -59,22 +59,10 @@ func (db *DB) queued(t *testing.T, ctxs []context.Context, all ...func(Tx) error
 	t.Helper()
 	errs := make([]error, len(all))
 	var wait sync.WaitGroup
+	var once sync.Once
 	err := db.Do(t.Context(), func(Tx) error {
-		for i, f := range all {
-			wait.Go(func() {
-				defer func() {
-					if p := recover(); p != nil {
-						errs[i] = fmt.Errorf("panic: %v", p)
-					}
-				}()
-				errs[i] = db.Do(ctxs[i], f)
-			})
-			for waiting := 0; waiting <= i; time.Sleep(time.Millisecond) {
-				db.write.mu.Lock()
-				waiting = len(db.write.queue)
-				db.write.mu.Unlock()
-			}
-		}
+		// It may run again, when one of those that wait takes its transaction down.
+		once.Do(func() { db.start(ctxs, all, errs, &wait) })
 		return nil
 	})
 	if err != nil {
@@ -82,6 +70,24 @@ func (db *DB) queued(t *testing.T, ctxs []context.Context, all ...func(Tx) error
 	}
 	wait.Wait()
 	return errs
+}
+
+func (db *DB) start(ctxs []context.Context, all []func(Tx) error, errs []error, wait *sync.WaitGroup) {
+	for i, f := range all {
+		wait.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					errs[i] = fmt.Errorf("panic: %v", p)
+				}
+			}()
+			errs[i] = db.Do(ctxs[i], f)
+		})
+		for waiting := 0; waiting <= i; time.Sleep(time.Millisecond) {
+			db.write.mu.Lock()
+			waiting = len(db.write.queue)
+			db.write.mu.Unlock()
+		}
+	}
 }
 
 // One that fails, panics, ends early or gives up takes no other's work with it,
