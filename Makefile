@@ -59,6 +59,7 @@ planted: setup
 BENCHCOUNT ?= 1
 bench: setup
 	go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./controlplane/... ./agent/... ./plugins/...
+	go test -run '^$$' -bench 'Ship$$' -benchtime 20000x -count $(BENCHCOUNT) ./controlplane/internal/intake
 	go test -count 1 -v -timeout 60m ./test/load -agents 10000 -settle 130s -people 1000
 	go test -count 1 -v -timeout 60m -run ComesBack ./test/roundtrip
 
