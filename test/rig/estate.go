@@ -26,6 +26,8 @@ type Estate struct {
 	Status bool
 	// MaxGrant is how long somebody may be in admins at most; an hour if 0.
 	MaxGrant time.Duration
+	// Own, if set, stands in the place of staff list, targets and policy.
+	Own *Own
 
 	dir    string
 	people []string
@@ -55,6 +57,9 @@ func (e *Estate) Passwd() string { return filepath.Join(e.dir, "etc", "passwd") 
 // aliases is how many connectors there are.
 func (e *Estate) aliases() int {
 	n := 2
+	if e.Own != nil {
+		return n
+	}
 	if e.Unix {
 		n++
 	}
@@ -146,6 +151,10 @@ func (e *Estate) Suspended(login string) bool { return e.off[login] }
 
 func (e *Estate) writeHR(t testing.TB) {
 	t.Helper()
+	if e.Own != nil {
+		e.putHR(t, e.Own.Staff)
+		return
+	}
 	var b strings.Builder
 	b.WriteString("employee_id,login,name")
 	if e.Status {
@@ -159,9 +168,14 @@ func (e *Estate) writeHR(t testing.TB) {
 		}
 		b.WriteString("\n")
 	}
-	// As an HR system should: whole, under another name, then renamed.
+	e.putHR(t, b.String())
+}
+
+// putHR writes as an HR system should: whole, under another name, then renamed.
+func (e *Estate) putHR(t testing.TB, content string) {
+	t.Helper()
 	part := e.HR() + ".part"
-	if err := os.WriteFile(part, []byte(b.String()), 0o644); err != nil {
+	if err := os.WriteFile(part, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(part, e.HR()); err != nil {
@@ -284,6 +298,9 @@ func (e *Estate) Edit(t testing.TB, path string, edit func(string) string) {
 
 // connectors is the client's part of agent.yaml.
 func (e *Estate) connectors() string {
+	if e.Own != nil {
+		return e.Own.connectors(e.HR())
+	}
 	return fmt.Sprintf(`connectors:
   - alias: hr
     connector: flatfile
@@ -345,6 +362,9 @@ func (e *Estate) unixConnector() string {
 
 // policy gives everybody on the staff list an account and the group staff.
 func (e *Estate) policy() string {
+	if e.Own != nil {
+		return e.Own.Policy
+	}
 	correlate, accounts, active := "", "", ""
 	if e.Status {
 		active = `

@@ -3,6 +3,7 @@ package slapd
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -28,9 +29,9 @@ func (s *Server) config(o Options) string {
 	b.WriteString("dn: olcDatabase={-1}frontend,cn=config\nobjectClass: olcDatabaseConfig\nobjectClass: olcFrontendConfig\nolcDatabase: {-1}frontend\n\n")
 	b.WriteString("dn: olcDatabase={0}config,cn=config\nobjectClass: olcDatabaseConfig\nolcDatabase: {0}config\nolcAccess: to * by * none\n\n")
 	fmt.Fprintf(&b, "dn: olcDatabase={1}mdb,cn=config\nobjectClass: olcDatabaseConfig\nobjectClass: olcMdbConfig\nolcDatabase: {1}mdb\n"+
-		"olcDbDirectory: %s\nolcSuffix: %s\nolcRootDN: %s\nolcRootPW: %s\nolcDbMaxSize: 1073741824\nolcDbNoSync: TRUE\n"+
+		"olcDbDirectory: %s\nolcSuffix: %s\nolcRootDN: %s\nolcRootPW: %s\nolcDbMaxSize: 1073741824\nolcDbNoSync: %s\n"+
 		"olcDbIndex: objectClass eq\nolcDbIndex: entryUUID eq\nolcDbIndex: entryCSN eq\nolcDbIndex: uid eq\nolcDbIndex: member eq\n",
-		filepath.Join(s.dir, "data"), s.Suffix, s.RootDN, s.RootPassword)
+		filepath.Join(s.dir, "data"), s.Suffix, s.RootDN, s.RootPassword, strings.ToUpper(strconv.FormatBool(!o.Durable)))
 	for _, line := range o.Database {
 		b.WriteString(line + "\n")
 	}

@@ -44,6 +44,9 @@ type Options struct {
 	// Schema are further schema files in cn=config's LDIF form, loaded after
 	// core, cosine, nis and inetorgperson.
 	Schema []string
+	// Durable has every write synced to disk before it is answered, as
+	// OpenLDAP does by default; tests without it save the time.
+	Durable bool
 	// TLS adds an ldaps listener and StartTLS with a certificate of a new CA
 	// for 127.0.0.1 and localhost.
 	TLS bool
