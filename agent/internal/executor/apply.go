@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/reevehq/reeve/agent/internal/admission"
 	"github.com/reevehq/reeve/agent/internal/guardrails"
 	"github.com/reevehq/reeve/plugins/sdk"
 	auditv1 "github.com/reevehq/reeve/proto/reeve/audit/v1"
@@ -15,12 +16,18 @@ import (
 // it and reading shows that it is not there.
 const maxTries = 3
 
-// apply sends a batch and settles each of its changes by what is read afterwards.
-// What is not there and has no answer of its own is sent again in halves, until it
-// stands alone. While the directory is away it waits, and then leaves the rest open.
+// apply sends jobs, waits for what comes of it, and settles each by what is read
+// afterwards.
 func (r *run) apply(ctx context.Context, c Connector, jobs []*job) error {
+	again, err := r.send(ctx, c, jobs)
+	return r.resend(ctx, c, jobs, again, err)
+}
+
+// resend sends what of jobs was not settled. What is not there and has no answer of
+// its own is sent again in halves, until it stands alone. While the directory is
+// away it waits, and then leaves the rest open.
+func (r *run) resend(ctx context.Context, c Connector, jobs []*job, again unsent, err error) error {
 	for waits := 1; ; waits++ {
-		again, err := r.send(ctx, c, jobs)
 		if err != nil || len(again.away)+len(again.unsure) == 0 {
 			return err
 		}
@@ -34,6 +41,7 @@ func (r *run) apply(ctx context.Context, c Connector, jobs []*job) error {
 		}
 		if len(jobs) == 1 || len(again.unsure) == 0 {
 			jobs = rest
+			again, err = r.send(ctx, c, jobs)
 			continue
 		}
 		// One of them may be what breaks the connection.
@@ -56,15 +64,16 @@ type unsent struct {
 
 // send sends jobs once, reads back, and returns what is to be sent again.
 func (r *run) send(ctx context.Context, c Connector, jobs []*job) (unsent, error) {
-	operations := make([]*connectorv1.Operation, len(jobs))
-	for i, j := range jobs {
-		operations[i] = j.op
-	}
-	answers, sendErr := c.Directory.Apply(ctx, operations)
+	answers, sendErr := c.Directory.Apply(ctx, operations(jobs))
+	return r.sent(ctx, c, jobs, answers, sendErr, nil)
+}
+
+// sent settles jobs by what is read after they were sent, in s or, without, now.
+func (r *run) sent(ctx context.Context, c Connector, jobs []*job, answers []*connectorv1.ApplyResult, sendErr error, s *admission.Survey) (unsent, error) {
 	if err := ctx.Err(); err != nil {
 		return unsent{}, err // intents stand; whoever resumes reads them back
 	}
-	again, err := r.readBack(ctx, c, jobs, answersByID(answers), sendErr)
+	again, err := r.readBack(ctx, c, jobs, answersByID(answers), sendErr, s)
 	if err != nil || len(jobs) > 1 {
 		return again, err
 	}
@@ -77,6 +86,14 @@ func (r *run) send(ctx context.Context, c Connector, jobs []*job) (unsent, error
 	return again, nil
 }
 
+func operations(jobs []*job) []*connectorv1.Operation {
+	out := make([]*connectorv1.Operation, len(jobs))
+	for i, j := range jobs {
+		out[i] = j.op
+	}
+	return out
+}
+
 func answersByID(answers []*connectorv1.ApplyResult) map[string]*connectorv1.ApplyResult {
 	out := make(map[string]*connectorv1.ApplyResult, len(answers))
 	for _, a := range answers {
@@ -87,19 +104,16 @@ func answersByID(answers []*connectorv1.ApplyResult) map[string]*connectorv1.App
 
 // readBack settles what can be and returns what is to be sent again, with why it is
 // not there in its receipt's problem.
-func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers map[string]*connectorv1.ApplyResult, sendErr error) (unsent, error) {
+func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers map[string]*connectorv1.ApplyResult, sendErr error, s *admission.Survey) (unsent, error) {
 	together := len(jobs) > 1 && slices.Contains(c.Directory.Capabilities(), connectorv1.Capability_CAPABILITY_TRANSACTIONS)
 	unread := jobs
 	var again unsent
 	for n := 1; ; n++ {
-		operations := make([]*connectorv1.Operation, len(unread))
-		for i, j := range unread {
-			operations[i] = j.op
-		}
-		// Guardrails have had their say; what is above groups does not matter now.
-		s, err := r.e.look(ctx, c, operations, guardrails.NewGroups(nil))
-		if err != nil {
-			return unsent{}, err
+		if s == nil {
+			var err error
+			if s, err = r.e.look(ctx, c, operations(unread), noGroups()); err != nil {
+				return unsent{}, err
+			}
 		}
 		var still []*job
 		for _, j := range unread {
@@ -126,12 +140,16 @@ func (r *run) readBack(ctx context.Context, c Connector, jobs []*job, answers ma
 		if len(still) == 0 {
 			return again, nil
 		}
-		unread = still
+		unread, s = still, nil
 		if !r.e.o.Retry(ctx, n) {
 			return unsent{}, fmt.Errorf("%w: change %s was sent and cannot be read back", ErrUnreachable, still[0].change.GetId())
 		}
 	}
 }
+
+// noGroups is for reading back: guardrails have had their say, and what is above
+// groups does not matter any more.
+func noGroups() *guardrails.Groups { return guardrails.NewGroups(nil) }
 
 // follow keeps what is known of groups up to date with a new group, or one within
 // another; who else is a member has nothing above or below it.

@@ -21,8 +21,8 @@ import (
 // travel together.
 const maxPreImages = 1 << 20
 
-// batch reads, judges, commits intents, applies and reads back. Its receipts go
-// into the next commit.
+// batch reads, judges and commits intents, all while the batch before may be under
+// way, and then sends. Its receipts go into the commit after the next.
 func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 	alias := changes[0].GetConnector()
 	c, ok := r.e.o.Connectors[alias]
@@ -35,11 +35,8 @@ func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 		}
 		return nil
 	}
-	r.e.locks[alias].Lock()
-	defer r.e.locks[alias].Unlock()
-
+	r.take(alias)
 	var jobs []*job
-	var operations []*connectorv1.Operation
 	for _, change := range changes {
 		j := r.newJob(change)
 		if missing, err := r.resolve(ctx, j); err != nil {
@@ -49,12 +46,11 @@ func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 			continue
 		}
 		jobs = append(jobs, j)
-		operations = append(operations, j.op)
 	}
 	if len(jobs) == 0 {
 		return nil
 	}
-	survey, err := r.e.look(ctx, c, operations, r.groups[alias])
+	survey, err := r.e.look(ctx, c, operations(jobs), r.groups[alias])
 	if err != nil {
 		return fmt.Errorf("connector %s: %w", alias, err)
 	}
@@ -63,31 +59,15 @@ func (r *run) batch(ctx context.Context, changes []*planv1.Change) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		for _, j := range send {
-			wipe(j.op)
-		}
-	}()
 	if err := r.makeSecrets(send); err != nil {
+		wipe(send)
 		return err
 	}
-	if err := r.commit(ctx, send, false); err != nil {
+	if err := r.commit(ctx, send, false); err != nil || len(send) == 0 {
+		wipe(send)
 		return err
 	}
-	if len(send) == 0 {
-		return nil
-	}
-	if err := r.apply(ctx, c, send); err != nil {
-		return fmt.Errorf("connector %s: %w", alias, err)
-	}
-	for _, j := range send {
-		// What groups hold follows from what was read back, but for names: others
-		// may refer to them.
-		if j.typ.GetKind() == connectorv1.Kind_KIND_GROUP && (j.op.GetRename() != nil || j.op.GetMove() != nil || j.op.GetDelete() != nil) {
-			delete(r.groups, alias)
-		}
-	}
-	return nil
+	return r.depart(ctx, alias, c, send)
 }
 
 // look is admission.Look with patience.
@@ -167,11 +147,7 @@ func (r *run) judge(ctx context.Context, c Connector, s *admission.Survey, jobs 
 	for _, anchor := range r.created {
 		here[anchor] = true
 	}
-	operations := make([]*connectorv1.Operation, len(jobs))
-	for i, j := range jobs {
-		operations[i] = j.op
-	}
-	guarded, err := s.Guarded(ctx, c.Guardrails.Anchors(pins), operations)
+	guarded, err := s.Guarded(ctx, c.Guardrails.Anchors(pins), operations(jobs))
 	if err != nil {
 		return nil, fmt.Errorf("%w: connector %s: %w", ErrUnreachable, alias, err)
 	}
@@ -280,9 +256,12 @@ func (r *run) makeSecrets(send []*job) error {
 	return nil
 }
 
-func wipe(op *connectorv1.Operation) {
-	if set := op.GetSetCredential(); set != nil {
-		clear(set.Secret)
-		set.Secret = nil
+// wipe forgets secrets that were sent, or will not be.
+func wipe(jobs []*job) {
+	for _, j := range jobs {
+		if set := j.op.GetSetCredential(); set != nil {
+			clear(set.Secret)
+			set.Secret = nil
+		}
 	}
 }

@@ -82,8 +82,8 @@ type Options struct {
 // Executor runs one order at a time; TakeBack may run beside it.
 type Executor struct {
 	o     Options
-	order sync.Mutex             // one order at a time
-	locks map[string]*sync.Mutex // by alias: from reading to reading back
+	order sync.Mutex       // one order at a time
+	turns map[string]*turn // by alias
 }
 
 // New returns an Executor.
@@ -100,9 +100,9 @@ func New(o Options) *Executor {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Executor{o: o, locks: map[string]*sync.Mutex{}}
+	e := &Executor{o: o, turns: map[string]*turn{}}
 	for alias := range o.Connectors {
-		e.locks[alias] = &sync.Mutex{}
+		e.turns[alias] = &turn{}
 	}
 	return e
 }

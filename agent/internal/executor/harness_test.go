@@ -105,13 +105,14 @@ func (d *fakeDirectory) Groups(ctx context.Context) ([]*connectorv1.Object, erro
 }
 
 func (d *fakeDirectory) Apply(ctx context.Context, operations []*connectorv1.Operation) ([]*connectorv1.ApplyResult, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var ids []string
 	for _, op := range operations {
 		ids = append(ids, op.GetId())
 	}
+	// Not over the hooks: what comes next is read meanwhile.
+	d.mu.Lock()
 	d.applied = append(d.applied, ids)
+	d.mu.Unlock()
 	if d.before != nil {
 		if err := d.before(operations); err != nil {
 			return nil, err

@@ -45,8 +45,8 @@ func (r *run) readIntents(ctx context.Context) error {
 }
 
 func (r *run) readIntentsOf(ctx context.Context, alias string, c Connector, changes []*planv1.Change) error {
-	r.e.locks[alias].Lock()
-	defer r.e.locks[alias].Unlock()
+	r.take(alias)
+	defer r.release()
 	var jobs []*job
 	var operations []*connectorv1.Operation
 	for _, change := range changes {

@@ -70,6 +70,8 @@ type run struct {
 	created   map[string]string // change -> anchor
 	overtaken map[string]bool
 	groups    map[string]*guardrails.Groups // by alias, as read for this level
+	flight    *flight                       // nil when nothing is under way
+	held      string                        // the alias whose turn the order has
 }
 
 // job is one change on its way through a batch.
@@ -136,25 +138,14 @@ func (e *Executor) load(ctx context.Context, id string) (*run, error) {
 
 func (r *run) run(ctx context.Context) error {
 	for len(r.changes) > len(r.settled) {
-		level, todo := r.level()
-		for len(todo) > 0 {
-			if err := r.mayGoOn(ctx); err != nil {
-				if errors.Is(err, ErrPaused) {
-					err = errors.Join(err, r.readIntents(ctx))
-				}
-				return err
+		err := r.carryOut(ctx)
+		if err != nil {
+			// What came of what is under way is kept, and not sent again.
+			err = errors.Join(err, r.land(ctx, false))
+			if errors.Is(err, ErrPaused) {
+				err = errors.Join(err, r.readIntents(ctx))
 			}
-			todo = r.withoutHopeless(todo)
-			batch := r.pick(todo)
-			if len(batch) > 0 {
-				if err := r.batch(ctx, batch); err != nil {
-					return err
-				}
-			} else if len(todo) > 0 {
-				return fmt.Errorf("order %s: %d changes of level %d wait for each other", r.order.ID, len(todo), level)
-			}
-			todo = r.open(todo)
-			r.progress(level, false)
+			return err
 		}
 		clear(r.groups)
 	}
@@ -163,6 +154,39 @@ func (r *run) run(ctx context.Context) error {
 	}
 	r.progress(0, true)
 	return nil
+}
+
+// carryOut carries the lowest level that is open out to its end.
+func (r *run) carryOut(ctx context.Context) error {
+	level, todo := r.level()
+	todo = byGroup(todo)
+	for len(todo) > 0 {
+		if err := r.mayGoOn(ctx); err != nil {
+			return err
+		}
+		if r.held != "" && r.e.turns[r.held].waiting.Load() > 0 {
+			if err := r.land(ctx, true); err != nil {
+				return err
+			}
+		}
+		todo = r.withoutHopeless(todo)
+		batch := r.pick(todo)
+		var err error
+		switch {
+		case len(batch) > 0:
+			err = r.batch(ctx, batch)
+		case r.flight != nil:
+			err = r.land(ctx, true)
+		case len(todo) > 0:
+			err = fmt.Errorf("order %s: %d changes of level %d wait for each other", r.order.ID, len(todo), level)
+		}
+		if err != nil {
+			return err
+		}
+		todo = r.open(todo)
+		r.progress(level, false)
+	}
+	return r.land(ctx, true)
 }
 
 func (r *run) progress(level uint32, ended bool) {
@@ -268,62 +292,6 @@ func (r *run) count(result auditv1.Receipt_Result) int {
 		}
 	}
 	return n
-}
-
-// pick chooses the next batch: changes of one connector whose dependencies are
-// settled and that do not touch one object twice, but for memberships of one
-// group. A group that becomes another's member goes alone, since it changes what
-// the next membership grants.
-func (r *run) pick(todo []*planv1.Change) []*planv1.Change {
-	var out []*planv1.Change
-	touched := map[string]bool{} // object -> by memberships only
-	for _, c := range todo {
-		op := c.GetOperation()
-		if len(out) > 0 && c.GetConnector() != out[0].GetConnector() || !r.ready(c) {
-			continue
-		}
-		memberships := op.GetAddMember() != nil || op.GetRemoveMember() != nil
-		object := op.GetObject().GetType() + "\x00" + op.GetObject().GetAnchor() + "\x00" + op.GetObject().GetChange()
-		if op.GetCreate() != nil {
-			object = op.GetObject().GetType() + "\x00new\x00" + op.GetCreate().GetName().Key(connectorv1.CaseRule_CASE_RULE_IGNORE)
-		}
-		if only, taken := touched[object]; taken && !(only && memberships) {
-			continue
-		}
-		if r.nesting(c) {
-			if len(out) == 0 {
-				return []*planv1.Change{c}
-			}
-			continue
-		}
-		touched[object] = memberships
-		if out = append(out, c); len(out) == MaxBatch {
-			break
-		}
-	}
-	return out
-}
-
-func (r *run) ready(c *planv1.Change) bool {
-	for _, id := range admission.Dependencies(c) {
-		if _, done := r.settled[id]; !done {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *run) nesting(c *planv1.Change) bool {
-	member := c.GetOperation().GetAddMember().GetMember()
-	if member == nil {
-		return false
-	}
-	for _, t := range r.e.o.Connectors[c.GetConnector()].Directory.Types() {
-		if t.GetName() == member.GetType() {
-			return t.GetKind() == connectorv1.Kind_KIND_GROUP
-		}
-	}
-	return false
 }
 
 func (r *run) newJob(c *planv1.Change) *job {

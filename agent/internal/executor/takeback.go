@@ -27,8 +27,8 @@ func (e *Executor) TakeBack(ctx context.Context, h journal.Hold) error {
 	if !ok {
 		return fmt.Errorf("%w: connector %s is not in agent.yaml any more; put it back until the obligation is settled", ErrOwed, h.Connector)
 	}
-	e.locks[h.Connector].Lock()
-	defer e.locks[h.Connector].Unlock()
+	e.turns[h.Connector].soon()
+	defer e.turns[h.Connector].Unlock()
 	now, found, others, err := e.standing(ctx, h)
 	if err != nil || !found || now.State != journal.HoldOpen && !now.Made {
 		return err
