@@ -74,6 +74,9 @@ func (r *run) arrive(ctx context.Context, f *flight, again bool) error {
 	}
 	left, err := r.sent(ctx, f.c, f.jobs, f.answers, f.sendErr, f.survey)
 	if again {
+		if now := r.flight; now != nil && len(left.away)+len(left.unsure) > 0 {
+			<-now.applied // one sending at a time
+		}
 		err = r.resend(ctx, f.c, f.jobs, left, err)
 	}
 	for _, j := range f.jobs {
