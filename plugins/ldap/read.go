@@ -10,8 +10,10 @@ import (
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
-// inFlight bounds the requests that wait for an answer on one connection.
-const inFlight = 16
+// inFlight bounds the requests that wait for an answer on one connection: over a
+// distance one batch is then on its way at once, and OpenLDAP takes up to a thousand
+// of one that is bound (slapd-config(5), olcConnMaxPendingAuth).
+const inFlight = 64
 
 // parallel runs f for 0 to n-1, at most inFlight at once, and waits.
 func parallel(n int, f func(int)) {
