@@ -207,3 +207,18 @@ func TestMembershipsOfAGroupGoTogether(t *testing.T) {
 		}
 	}
 }
+
+// What is about an object that is being changed is read when that is settled.
+func TestWhatTouchesABatchUnderWayWaits(t *testing.T) {
+	b := newBench(t, t.TempDir(), generous)
+	b.put(account("anna"))
+	b.fake.before = func([]*connectorv1.Operation) error {
+		time.Sleep(50 * time.Millisecond) // time enough to be read too early
+		return nil
+	}
+	id := b.carriedOut(update("first", 0, anchored("account", "a-anna"), "displayName", nil, []string{"one"}),
+		update("second", 0, anchored("account", "a-anna"), "displayName", []string{"one"}, []string{"two"}))
+	if got := b.results(); got[id+"/first"] != applied || got[id+"/second"] != applied {
+		t.Errorf("got %v", got)
+	}
+}
