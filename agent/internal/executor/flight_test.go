@@ -57,6 +57,7 @@ func TestTheNextBatchIsMadeReadyWhileOneIsUnderWay(t *testing.T) {
 			}
 		}
 		if !first {
+			time.Sleep(50 * time.Millisecond) // time enough for another to be sent beside it
 			return nil
 		}
 		first = false
@@ -80,6 +81,9 @@ func TestTheNextBatchIsMadeReadyWhileOneIsUnderWay(t *testing.T) {
 	if got := len(b.memory().Objects); got != 250 {
 		t.Errorf("%d objects", got)
 	}
+	if b.fake.most != 1 {
+		t.Errorf("%d batches were sent at once", b.fake.most)
+	}
 }
 
 // The answers of a batch are lost while the next one is ready to go: each change
@@ -90,6 +94,7 @@ func TestLostAnswersOfABatchBesideTheNext(t *testing.T) {
 		id := b.admitted(many(250)...)
 		sendings := 0
 		fail := func([]*connectorv1.Operation) error {
+			time.Sleep(20 * time.Millisecond)
 			if sendings++; sendings == lost {
 				return errors.New("connection reset")
 			}
@@ -109,6 +114,9 @@ func TestLostAnswersOfABatchBesideTheNext(t *testing.T) {
 		}
 		if n := len(b.memory().Objects); n != 250 {
 			t.Errorf("lost %d: %d objects", lost, n)
+		}
+		if b.fake.most != 1 {
+			t.Errorf("lost %d: %d batches were sent at once", lost, b.fake.most)
 		}
 	}
 }

@@ -60,6 +60,8 @@ type fakeDirectory struct {
 	atomic     bool
 	applied    [][]string
 	groupsRead int
+	// sending counts Applies under way, most how many there were at once.
+	sending, most int
 }
 
 func (d *fakeDirectory) Ready(context.Context) error { return nil }
@@ -112,7 +114,14 @@ func (d *fakeDirectory) Apply(ctx context.Context, operations []*connectorv1.Ope
 	// Not over the hooks: what comes next is read meanwhile.
 	d.mu.Lock()
 	d.applied = append(d.applied, ids)
+	d.sending++
+	d.most = max(d.most, d.sending)
 	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		d.sending--
+		d.mu.Unlock()
+	}()
 	if d.before != nil {
 		if err := d.before(operations); err != nil {
 			return nil, err
