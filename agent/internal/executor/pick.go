@@ -11,9 +11,8 @@ import (
 
 // pick chooses the next batch: changes of one connector whose dependencies are
 // settled and that do not touch one object twice, but for memberships of one
-// group. What is under way
-// counts as a part of it. A group that becomes another's member goes alone, since it
-// changes what the next membership grants.
+// group. What is under way counts as a part of it. A group that becomes another's
+// member goes alone, since it changes what the next membership grants.
 func (r *run) pick(todo []*planv1.Change) []*planv1.Change {
 	var out []*planv1.Change
 	touched, alias := map[string]bool{}, "" // object -> by memberships only
