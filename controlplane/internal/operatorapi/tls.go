@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -76,7 +77,9 @@ func (s *Server) operatorsOnly(id spiffe.ID, _ *x509.Certificate) error {
 const operatorHeader = "reeve-operator"
 
 func (s *Server) gateway(ctx context.Context, inside *pipe) (http.Handler, error) {
-	conn, err := grpc.NewClient("passthrough:///inside", grpc.WithContextDialer(inside.Dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///inside", grpc.WithContextDialer(inside.Dial), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// What comes is this process's own answer, of a size that it chose.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
 	if err != nil {
 		return nil, err
 	}
