@@ -34,7 +34,7 @@ func OpenSQLite(ctx context.Context, file string) (*tx.DB, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder for database: %w", err)
 	}
-	write, err := open(dsn(file, "_txlock=immediate"))
+	write, err := open(dsn(file, "_txlock=immediate", "_pragma=cache_size(-16000)"))
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", file, err)
 	}
@@ -42,7 +42,8 @@ func OpenSQLite(ctx context.Context, file string) (*tx.DB, error) {
 	if err := migrate(ctx, write); err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", file, err), write.Close())
 	}
-	read, err := open(dsn(file, "_pragma=query_only(1)"))
+	// The same pages are kept by each reader, and by the kernel beside them.
+	read, err := open(dsn(file, "_pragma=query_only(1)", "_pragma=cache_size(-4000)"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", file, err), write.Close())
 	}
@@ -50,21 +51,16 @@ func OpenSQLite(ctx context.Context, file string) (*tx.DB, error) {
 	return tx.New(write, read), nil
 }
 
-func dsn(file, more string) string {
+func dsn(file string, more ...string) string {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath()}
-	return u.String() + "?" + strings.Join([]string{
+	return u.String() + "?" + strings.Join(append(more,
 		"_pragma=journal_mode(WAL)",
 		"_pragma=synchronous(FULL)",
 		"_pragma=foreign_keys(1)",
 		"_pragma=busy_timeout(10000)",
-		"_pragma=cache_size(-16000)",
-		// 16 MiB: tiles and heads that grow again and again are copied into the
-		// database once for many commits. Commits are as durable as before.
-		"_pragma=wal_autocheckpoint(4000)",
 		// What was erased must not stay readable in free pages.
 		"_pragma=secure_delete(1)",
-		more,
-	}, "&")
+	), "&")
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
