@@ -1745,7 +1745,9 @@ type SnapshotBegin struct {
 	Snapshot  string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// The snapshot this one is a delta against; empty for a full one. When the
 	// control plane does not hold it, it answers with resync.
-	Base          string `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
+	Base string `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
+	// Read from a cursor on: what did not change since the base was not looked at.
+	Incremental   bool `protobuf:"varint,4,opt,name=incremental,proto3" json:"incremental,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1801,6 +1803,14 @@ func (x *SnapshotBegin) GetBase() string {
 	return ""
 }
 
+func (x *SnapshotBegin) GetIncremental() bool {
+	if x != nil {
+		return x.Incremental
+	}
+	return false
+}
+
+// ObservedBatch is carried out in order: the objects, then the removals.
 type ObservedBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Objects       []*v11.Object          `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
@@ -2706,11 +2716,12 @@ const file_reeve_agent_v1_agent_proto_rawDesc = "" +
 	"\x05begin\x18\x01 \x01(\v2\x1d.reeve.agent.v1.SnapshotBeginH\x00R\x05begin\x125\n" +
 	"\x05batch\x18\x02 \x01(\v2\x1d.reeve.agent.v1.ObservedBatchH\x00R\x05batch\x12/\n" +
 	"\x03end\x18\x03 \x01(\v2\x1b.reeve.agent.v1.SnapshotEndH\x00R\x03endB\t\n" +
-	"\amessage\"]\n" +
+	"\amessage\"\x7f\n" +
 	"\rSnapshotBegin\x12\x1c\n" +
 	"\tconnector\x18\x01 \x01(\tR\tconnector\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x12\n" +
-	"\x04base\x18\x03 \x01(\tR\x04base\"_\n" +
+	"\x04base\x18\x03 \x01(\tR\x04base\x12 \n" +
+	"\vincremental\x18\x04 \x01(\bR\vincremental\"_\n" +
 	"\rObservedBatch\x124\n" +
 	"\aobjects\x18\x01 \x03(\v2\x1a.reeve.connector.v1.ObjectR\aobjects\x12\x18\n" +
 	"\aremoved\x18\x02 \x03(\tR\aremoved\"\x95\x01\n" +

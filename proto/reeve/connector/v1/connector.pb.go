@@ -1734,7 +1734,10 @@ type ObserveEnd struct {
 	Cursor []byte `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// What was left out and why. Any of severity INCOMPLETE makes complete false;
 	// a quarantined CSV line is one.
-	Problems      []*Problem `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*Problem `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Of Changes: every object in scope was named, as changed or as present, so
+	// that what was named as neither is gone. It counts only with complete.
+	Enumerated    bool `protobuf:"varint,6,opt,name=enumerated,proto3" json:"enumerated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1804,6 +1807,13 @@ func (x *ObserveEnd) GetProblems() []*Problem {
 	return nil
 }
 
+func (x *ObserveEnd) GetEnumerated() bool {
+	if x != nil {
+		return x.Enumerated
+	}
+	return false
+}
+
 type ChangesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cursor        []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
@@ -1855,6 +1865,7 @@ type ChangesResponse struct {
 	//	*ChangesResponse_Changed
 	//	*ChangesResponse_Removed
 	//	*ChangesResponse_End
+	//	*ChangesResponse_Present
 	Item          isChangesResponse_Item `protobuf_oneof:"item"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1924,6 +1935,15 @@ func (x *ChangesResponse) GetEnd() *ObserveEnd {
 	return nil
 }
 
+func (x *ChangesResponse) GetPresent() *Present {
+	if x != nil {
+		if x, ok := x.Item.(*ChangesResponse_Present); ok {
+			return x.Present
+		}
+	}
+	return nil
+}
+
 type isChangesResponse_Item interface {
 	isChangesResponse_Item()
 }
@@ -1940,11 +1960,17 @@ type ChangesResponse_End struct {
 	End *ObserveEnd `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
 }
 
+type ChangesResponse_Present struct {
+	Present *Present `protobuf:"bytes,4,opt,name=present,proto3,oneof"`
+}
+
 func (*ChangesResponse_Changed) isChangesResponse_Item() {}
 
 func (*ChangesResponse_Removed) isChangesResponse_Item() {}
 
 func (*ChangesResponse_End) isChangesResponse_Item() {}
+
+func (*ChangesResponse_Present) isChangesResponse_Item() {}
 
 type Removed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1990,6 +2016,53 @@ func (x *Removed) GetAnchors() []string {
 	return nil
 }
 
+// Present names objects that are there as they were: what a directory tells that
+// does not remember what was deleted. It means something under an end that is
+// enumerated.
+type Present struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Anchors       []string               `protobuf:"bytes,1,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Present) Reset() {
+	*x = Present{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Present) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Present) ProtoMessage() {}
+
+func (x *Present) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Present.ProtoReflect.Descriptor instead.
+func (*Present) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Present) GetAnchors() []string {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cursor        []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
@@ -1999,7 +2072,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2084,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2097,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchRequest) GetCursor() []byte {
@@ -2042,7 +2115,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2127,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2140,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
 }
 
 // ObjectRef names an object to read or to act on: exactly one of anchor, change
@@ -2088,7 +2161,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2173,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2186,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ObjectRef) GetType() string {
@@ -2153,7 +2226,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2238,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2251,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadRequest) GetObjects() []*ObjectRef {
@@ -2198,7 +2271,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2283,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2296,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadResponse) GetResults() []*ReadResult {
@@ -2247,7 +2320,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2332,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2345,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadResult) GetOutcome() isReadResult_Outcome {
@@ -2341,7 +2414,7 @@ type Absent struct {
 
 func (x *Absent) Reset() {
 	*x = Absent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2426,7 @@ func (x *Absent) String() string {
 func (*Absent) ProtoMessage() {}
 
 func (x *Absent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2439,7 @@ func (x *Absent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absent.ProtoReflect.Descriptor instead.
 func (*Absent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
 }
 
 // Assertion is a base value that must still hold when the effect happens.
@@ -2381,7 +2454,7 @@ type Assertion struct {
 
 func (x *Assertion) Reset() {
 	*x = Assertion{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2466,7 @@ func (x *Assertion) String() string {
 func (*Assertion) ProtoMessage() {}
 
 func (x *Assertion) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2479,7 @@ func (x *Assertion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assertion.ProtoReflect.Descriptor instead.
 func (*Assertion) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Assertion) GetAttribute() string {
@@ -2438,7 +2511,7 @@ type ValueDelta struct {
 
 func (x *ValueDelta) Reset() {
 	*x = ValueDelta{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2523,7 @@ func (x *ValueDelta) String() string {
 func (*ValueDelta) ProtoMessage() {}
 
 func (x *ValueDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2536,7 @@ func (x *ValueDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValueDelta.ProtoReflect.Descriptor instead.
 func (*ValueDelta) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ValueDelta) GetAttribute() string {
@@ -2514,7 +2587,7 @@ type Create struct {
 
 func (x *Create) Reset() {
 	*x = Create{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2599,7 @@ func (x *Create) String() string {
 func (*Create) ProtoMessage() {}
 
 func (x *Create) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2612,7 @@ func (x *Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Create.ProtoReflect.Descriptor instead.
 func (*Create) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Create) GetName() *Name {
@@ -2573,7 +2646,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2658,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2671,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Update) GetDeltas() []*ValueDelta {
@@ -2618,7 +2691,7 @@ type Rename struct {
 
 func (x *Rename) Reset() {
 	*x = Rename{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2703,7 @@ func (x *Rename) String() string {
 func (*Rename) ProtoMessage() {}
 
 func (x *Rename) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2716,7 @@ func (x *Rename) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rename.ProtoReflect.Descriptor instead.
 func (*Rename) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Rename) GetTo() *Component {
@@ -2663,7 +2736,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2748,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2761,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Move) GetTo() []*Component {
@@ -2706,7 +2779,7 @@ type Enable struct {
 
 func (x *Enable) Reset() {
 	*x = Enable{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2718,7 +2791,7 @@ func (x *Enable) String() string {
 func (*Enable) ProtoMessage() {}
 
 func (x *Enable) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2731,7 +2804,7 @@ func (x *Enable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enable.ProtoReflect.Descriptor instead.
 func (*Enable) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
 }
 
 type Disable struct {
@@ -2742,7 +2815,7 @@ type Disable struct {
 
 func (x *Disable) Reset() {
 	*x = Disable{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2827,7 @@ func (x *Disable) String() string {
 func (*Disable) ProtoMessage() {}
 
 func (x *Disable) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2840,7 @@ func (x *Disable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disable.ProtoReflect.Descriptor instead.
 func (*Disable) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
 }
 
 type Delete struct {
@@ -2778,7 +2851,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2863,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2876,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{39}
 }
 
 type AddMember struct {
@@ -2815,7 +2888,7 @@ type AddMember struct {
 
 func (x *AddMember) Reset() {
 	*x = AddMember{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2900,7 @@ func (x *AddMember) String() string {
 func (*AddMember) ProtoMessage() {}
 
 func (x *AddMember) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2913,7 @@ func (x *AddMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMember.ProtoReflect.Descriptor instead.
 func (*AddMember) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{39}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AddMember) GetMember() *ObjectRef {
@@ -2859,7 +2932,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2871,7 +2944,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2884,7 +2957,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{40}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveMember) GetMember() *ObjectRef {
@@ -2911,7 +2984,7 @@ type SetCredential struct {
 
 func (x *SetCredential) Reset() {
 	*x = SetCredential{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[41]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +2996,7 @@ func (x *SetCredential) String() string {
 func (*SetCredential) ProtoMessage() {}
 
 func (x *SetCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[41]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3009,7 @@ func (x *SetCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCredential.ProtoReflect.Descriptor instead.
 func (*SetCredential) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{41}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetCredential) GetKind() string {
@@ -2976,7 +3049,7 @@ type RevokeCredential struct {
 
 func (x *RevokeCredential) Reset() {
 	*x = RevokeCredential{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[42]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3061,7 @@ func (x *RevokeCredential) String() string {
 func (*RevokeCredential) ProtoMessage() {}
 
 func (x *RevokeCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[42]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3074,7 @@ func (x *RevokeCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCredential.ProtoReflect.Descriptor instead.
 func (*RevokeCredential) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{42}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RevokeCredential) GetKind() string {
@@ -3038,7 +3111,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[43]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3123,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[43]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3136,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{43}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Operation) GetId() string {
@@ -3273,7 +3346,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[44]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3358,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[44]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3371,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{44}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ApplyRequest) GetOperations() []*Operation {
@@ -3317,7 +3390,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[45]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3402,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[45]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3415,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{45}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3363,7 +3436,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[46]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3448,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[46]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3461,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{46}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ApplyResult) GetOperationId() string {
@@ -3432,7 +3505,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[47]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3517,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[47]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3530,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{47}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Problem) GetCode() string {
@@ -3596,22 +3669,28 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x03end\x18\x02 \x01(\v2\x1e.reeve.connector.v1.ObserveEndH\x00R\x03endB\x06\n" +
 	"\x04item\"C\n" +
 	"\vObjectBatch\x124\n" +
-	"\aobjects\x18\x01 \x03(\v2\x1a.reeve.connector.v1.ObjectR\aobjects\"\xa7\x01\n" +
+	"\aobjects\x18\x01 \x03(\v2\x1a.reeve.connector.v1.ObjectR\aobjects\"\xc7\x01\n" +
 	"\n" +
 	"ObserveEnd\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x16\n" +
 	"\x06cursor\x18\x04 \x01(\fR\x06cursor\x127\n" +
-	"\bproblems\x18\x05 \x03(\v2\x1b.reeve.connector.v1.ProblemR\bproblems\"(\n" +
+	"\bproblems\x18\x05 \x03(\v2\x1b.reeve.connector.v1.ProblemR\bproblems\x12\x1e\n" +
+	"\n" +
+	"enumerated\x18\x06 \x01(\bR\n" +
+	"enumerated\"(\n" +
 	"\x0eChangesRequest\x12\x16\n" +
-	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\xc3\x01\n" +
+	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\xfc\x01\n" +
 	"\x0fChangesResponse\x12;\n" +
 	"\achanged\x18\x01 \x01(\v2\x1f.reeve.connector.v1.ObjectBatchH\x00R\achanged\x127\n" +
 	"\aremoved\x18\x02 \x01(\v2\x1b.reeve.connector.v1.RemovedH\x00R\aremoved\x122\n" +
-	"\x03end\x18\x03 \x01(\v2\x1e.reeve.connector.v1.ObserveEndH\x00R\x03endB\x06\n" +
+	"\x03end\x18\x03 \x01(\v2\x1e.reeve.connector.v1.ObserveEndH\x00R\x03end\x127\n" +
+	"\apresent\x18\x04 \x01(\v2\x1b.reeve.connector.v1.PresentH\x00R\apresentB\x06\n" +
 	"\x04item\"#\n" +
 	"\aRemoved\x12\x18\n" +
+	"\aanchors\x18\x01 \x03(\tR\aanchors\"#\n" +
+	"\aPresent\x12\x18\n" +
 	"\aanchors\x18\x01 \x03(\tR\aanchors\"&\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\x0f\n" +
@@ -3787,7 +3866,7 @@ func file_reeve_connector_v1_connector_proto_rawDescGZIP() []byte {
 }
 
 var file_reeve_connector_v1_connector_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(Kind)(0),                 // 0: reeve.connector.v1.Kind
 	(MatchingRule)(0),         // 1: reeve.connector.v1.MatchingRule
@@ -3820,31 +3899,32 @@ var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*ChangesRequest)(nil),    // 28: reeve.connector.v1.ChangesRequest
 	(*ChangesResponse)(nil),   // 29: reeve.connector.v1.ChangesResponse
 	(*Removed)(nil),           // 30: reeve.connector.v1.Removed
-	(*WatchRequest)(nil),      // 31: reeve.connector.v1.WatchRequest
-	(*WatchResponse)(nil),     // 32: reeve.connector.v1.WatchResponse
-	(*ObjectRef)(nil),         // 33: reeve.connector.v1.ObjectRef
-	(*ReadRequest)(nil),       // 34: reeve.connector.v1.ReadRequest
-	(*ReadResponse)(nil),      // 35: reeve.connector.v1.ReadResponse
-	(*ReadResult)(nil),        // 36: reeve.connector.v1.ReadResult
-	(*Absent)(nil),            // 37: reeve.connector.v1.Absent
-	(*Assertion)(nil),         // 38: reeve.connector.v1.Assertion
-	(*ValueDelta)(nil),        // 39: reeve.connector.v1.ValueDelta
-	(*Create)(nil),            // 40: reeve.connector.v1.Create
-	(*Update)(nil),            // 41: reeve.connector.v1.Update
-	(*Rename)(nil),            // 42: reeve.connector.v1.Rename
-	(*Move)(nil),              // 43: reeve.connector.v1.Move
-	(*Enable)(nil),            // 44: reeve.connector.v1.Enable
-	(*Disable)(nil),           // 45: reeve.connector.v1.Disable
-	(*Delete)(nil),            // 46: reeve.connector.v1.Delete
-	(*AddMember)(nil),         // 47: reeve.connector.v1.AddMember
-	(*RemoveMember)(nil),      // 48: reeve.connector.v1.RemoveMember
-	(*SetCredential)(nil),     // 49: reeve.connector.v1.SetCredential
-	(*RevokeCredential)(nil),  // 50: reeve.connector.v1.RevokeCredential
-	(*Operation)(nil),         // 51: reeve.connector.v1.Operation
-	(*ApplyRequest)(nil),      // 52: reeve.connector.v1.ApplyRequest
-	(*ApplyResponse)(nil),     // 53: reeve.connector.v1.ApplyResponse
-	(*ApplyResult)(nil),       // 54: reeve.connector.v1.ApplyResult
-	(*Problem)(nil),           // 55: reeve.connector.v1.Problem
+	(*Present)(nil),           // 31: reeve.connector.v1.Present
+	(*WatchRequest)(nil),      // 32: reeve.connector.v1.WatchRequest
+	(*WatchResponse)(nil),     // 33: reeve.connector.v1.WatchResponse
+	(*ObjectRef)(nil),         // 34: reeve.connector.v1.ObjectRef
+	(*ReadRequest)(nil),       // 35: reeve.connector.v1.ReadRequest
+	(*ReadResponse)(nil),      // 36: reeve.connector.v1.ReadResponse
+	(*ReadResult)(nil),        // 37: reeve.connector.v1.ReadResult
+	(*Absent)(nil),            // 38: reeve.connector.v1.Absent
+	(*Assertion)(nil),         // 39: reeve.connector.v1.Assertion
+	(*ValueDelta)(nil),        // 40: reeve.connector.v1.ValueDelta
+	(*Create)(nil),            // 41: reeve.connector.v1.Create
+	(*Update)(nil),            // 42: reeve.connector.v1.Update
+	(*Rename)(nil),            // 43: reeve.connector.v1.Rename
+	(*Move)(nil),              // 44: reeve.connector.v1.Move
+	(*Enable)(nil),            // 45: reeve.connector.v1.Enable
+	(*Disable)(nil),           // 46: reeve.connector.v1.Disable
+	(*Delete)(nil),            // 47: reeve.connector.v1.Delete
+	(*AddMember)(nil),         // 48: reeve.connector.v1.AddMember
+	(*RemoveMember)(nil),      // 49: reeve.connector.v1.RemoveMember
+	(*SetCredential)(nil),     // 50: reeve.connector.v1.SetCredential
+	(*RevokeCredential)(nil),  // 51: reeve.connector.v1.RevokeCredential
+	(*Operation)(nil),         // 52: reeve.connector.v1.Operation
+	(*ApplyRequest)(nil),      // 53: reeve.connector.v1.ApplyRequest
+	(*ApplyResponse)(nil),     // 54: reeve.connector.v1.ApplyResponse
+	(*ApplyResult)(nil),       // 55: reeve.connector.v1.ApplyResult
+	(*Problem)(nil),           // 56: reeve.connector.v1.Problem
 }
 var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
 	8,  // 0: reeve.connector.v1.Component.parts:type_name -> reeve.connector.v1.Part
@@ -3864,69 +3944,70 @@ var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
 	3,  // 14: reeve.connector.v1.ConfigureResponse.capabilities:type_name -> reeve.connector.v1.Capability
 	21, // 15: reeve.connector.v1.CheckResponse.rights:type_name -> reeve.connector.v1.Right
 	22, // 16: reeve.connector.v1.CheckResponse.fingerprint:type_name -> reeve.connector.v1.Fact
-	55, // 17: reeve.connector.v1.CheckResponse.problems:type_name -> reeve.connector.v1.Problem
+	56, // 17: reeve.connector.v1.CheckResponse.problems:type_name -> reeve.connector.v1.Problem
 	26, // 18: reeve.connector.v1.ObserveResponse.batch:type_name -> reeve.connector.v1.ObjectBatch
 	27, // 19: reeve.connector.v1.ObserveResponse.end:type_name -> reeve.connector.v1.ObserveEnd
 	12, // 20: reeve.connector.v1.ObjectBatch.objects:type_name -> reeve.connector.v1.Object
-	55, // 21: reeve.connector.v1.ObserveEnd.problems:type_name -> reeve.connector.v1.Problem
+	56, // 21: reeve.connector.v1.ObserveEnd.problems:type_name -> reeve.connector.v1.Problem
 	26, // 22: reeve.connector.v1.ChangesResponse.changed:type_name -> reeve.connector.v1.ObjectBatch
 	30, // 23: reeve.connector.v1.ChangesResponse.removed:type_name -> reeve.connector.v1.Removed
 	27, // 24: reeve.connector.v1.ChangesResponse.end:type_name -> reeve.connector.v1.ObserveEnd
-	10, // 25: reeve.connector.v1.ObjectRef.name:type_name -> reeve.connector.v1.Name
-	33, // 26: reeve.connector.v1.ReadRequest.objects:type_name -> reeve.connector.v1.ObjectRef
-	36, // 27: reeve.connector.v1.ReadResponse.results:type_name -> reeve.connector.v1.ReadResult
-	12, // 28: reeve.connector.v1.ReadResult.object:type_name -> reeve.connector.v1.Object
-	37, // 29: reeve.connector.v1.ReadResult.absent:type_name -> reeve.connector.v1.Absent
-	55, // 30: reeve.connector.v1.ReadResult.problem:type_name -> reeve.connector.v1.Problem
-	33, // 31: reeve.connector.v1.ValueDelta.remove_refs:type_name -> reeve.connector.v1.ObjectRef
-	33, // 32: reeve.connector.v1.ValueDelta.add_refs:type_name -> reeve.connector.v1.ObjectRef
-	10, // 33: reeve.connector.v1.Create.name:type_name -> reeve.connector.v1.Name
-	11, // 34: reeve.connector.v1.Create.attributes:type_name -> reeve.connector.v1.Attribute
-	33, // 35: reeve.connector.v1.Create.members:type_name -> reeve.connector.v1.ObjectRef
-	39, // 36: reeve.connector.v1.Update.deltas:type_name -> reeve.connector.v1.ValueDelta
-	9,  // 37: reeve.connector.v1.Rename.to:type_name -> reeve.connector.v1.Component
-	9,  // 38: reeve.connector.v1.Move.to:type_name -> reeve.connector.v1.Component
-	33, // 39: reeve.connector.v1.AddMember.member:type_name -> reeve.connector.v1.ObjectRef
-	33, // 40: reeve.connector.v1.RemoveMember.member:type_name -> reeve.connector.v1.ObjectRef
-	33, // 41: reeve.connector.v1.Operation.object:type_name -> reeve.connector.v1.ObjectRef
-	38, // 42: reeve.connector.v1.Operation.expect:type_name -> reeve.connector.v1.Assertion
-	40, // 43: reeve.connector.v1.Operation.create:type_name -> reeve.connector.v1.Create
-	41, // 44: reeve.connector.v1.Operation.update:type_name -> reeve.connector.v1.Update
-	42, // 45: reeve.connector.v1.Operation.rename:type_name -> reeve.connector.v1.Rename
-	43, // 46: reeve.connector.v1.Operation.move:type_name -> reeve.connector.v1.Move
-	44, // 47: reeve.connector.v1.Operation.enable:type_name -> reeve.connector.v1.Enable
-	45, // 48: reeve.connector.v1.Operation.disable:type_name -> reeve.connector.v1.Disable
-	46, // 49: reeve.connector.v1.Operation.delete:type_name -> reeve.connector.v1.Delete
-	47, // 50: reeve.connector.v1.Operation.add_member:type_name -> reeve.connector.v1.AddMember
-	48, // 51: reeve.connector.v1.Operation.remove_member:type_name -> reeve.connector.v1.RemoveMember
-	49, // 52: reeve.connector.v1.Operation.set_credential:type_name -> reeve.connector.v1.SetCredential
-	50, // 53: reeve.connector.v1.Operation.revoke_credential:type_name -> reeve.connector.v1.RevokeCredential
-	51, // 54: reeve.connector.v1.ApplyRequest.operations:type_name -> reeve.connector.v1.Operation
-	54, // 55: reeve.connector.v1.ApplyResponse.results:type_name -> reeve.connector.v1.ApplyResult
-	6,  // 56: reeve.connector.v1.ApplyResult.outcome:type_name -> reeve.connector.v1.Outcome
-	55, // 57: reeve.connector.v1.ApplyResult.problem:type_name -> reeve.connector.v1.Problem
-	7,  // 58: reeve.connector.v1.Problem.severity:type_name -> reeve.connector.v1.Severity
-	15, // 59: reeve.connector.v1.ConnectorService.Describe:input_type -> reeve.connector.v1.DescribeRequest
-	18, // 60: reeve.connector.v1.ConnectorService.Configure:input_type -> reeve.connector.v1.ConfigureRequest
-	20, // 61: reeve.connector.v1.ConnectorService.Check:input_type -> reeve.connector.v1.CheckRequest
-	24, // 62: reeve.connector.v1.ConnectorService.Observe:input_type -> reeve.connector.v1.ObserveRequest
-	28, // 63: reeve.connector.v1.ConnectorService.Changes:input_type -> reeve.connector.v1.ChangesRequest
-	31, // 64: reeve.connector.v1.ConnectorService.Watch:input_type -> reeve.connector.v1.WatchRequest
-	34, // 65: reeve.connector.v1.ConnectorService.Read:input_type -> reeve.connector.v1.ReadRequest
-	52, // 66: reeve.connector.v1.ConnectorService.Apply:input_type -> reeve.connector.v1.ApplyRequest
-	16, // 67: reeve.connector.v1.ConnectorService.Describe:output_type -> reeve.connector.v1.DescribeResponse
-	19, // 68: reeve.connector.v1.ConnectorService.Configure:output_type -> reeve.connector.v1.ConfigureResponse
-	23, // 69: reeve.connector.v1.ConnectorService.Check:output_type -> reeve.connector.v1.CheckResponse
-	25, // 70: reeve.connector.v1.ConnectorService.Observe:output_type -> reeve.connector.v1.ObserveResponse
-	29, // 71: reeve.connector.v1.ConnectorService.Changes:output_type -> reeve.connector.v1.ChangesResponse
-	32, // 72: reeve.connector.v1.ConnectorService.Watch:output_type -> reeve.connector.v1.WatchResponse
-	35, // 73: reeve.connector.v1.ConnectorService.Read:output_type -> reeve.connector.v1.ReadResponse
-	53, // 74: reeve.connector.v1.ConnectorService.Apply:output_type -> reeve.connector.v1.ApplyResponse
-	67, // [67:75] is the sub-list for method output_type
-	59, // [59:67] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	31, // 25: reeve.connector.v1.ChangesResponse.present:type_name -> reeve.connector.v1.Present
+	10, // 26: reeve.connector.v1.ObjectRef.name:type_name -> reeve.connector.v1.Name
+	34, // 27: reeve.connector.v1.ReadRequest.objects:type_name -> reeve.connector.v1.ObjectRef
+	37, // 28: reeve.connector.v1.ReadResponse.results:type_name -> reeve.connector.v1.ReadResult
+	12, // 29: reeve.connector.v1.ReadResult.object:type_name -> reeve.connector.v1.Object
+	38, // 30: reeve.connector.v1.ReadResult.absent:type_name -> reeve.connector.v1.Absent
+	56, // 31: reeve.connector.v1.ReadResult.problem:type_name -> reeve.connector.v1.Problem
+	34, // 32: reeve.connector.v1.ValueDelta.remove_refs:type_name -> reeve.connector.v1.ObjectRef
+	34, // 33: reeve.connector.v1.ValueDelta.add_refs:type_name -> reeve.connector.v1.ObjectRef
+	10, // 34: reeve.connector.v1.Create.name:type_name -> reeve.connector.v1.Name
+	11, // 35: reeve.connector.v1.Create.attributes:type_name -> reeve.connector.v1.Attribute
+	34, // 36: reeve.connector.v1.Create.members:type_name -> reeve.connector.v1.ObjectRef
+	40, // 37: reeve.connector.v1.Update.deltas:type_name -> reeve.connector.v1.ValueDelta
+	9,  // 38: reeve.connector.v1.Rename.to:type_name -> reeve.connector.v1.Component
+	9,  // 39: reeve.connector.v1.Move.to:type_name -> reeve.connector.v1.Component
+	34, // 40: reeve.connector.v1.AddMember.member:type_name -> reeve.connector.v1.ObjectRef
+	34, // 41: reeve.connector.v1.RemoveMember.member:type_name -> reeve.connector.v1.ObjectRef
+	34, // 42: reeve.connector.v1.Operation.object:type_name -> reeve.connector.v1.ObjectRef
+	39, // 43: reeve.connector.v1.Operation.expect:type_name -> reeve.connector.v1.Assertion
+	41, // 44: reeve.connector.v1.Operation.create:type_name -> reeve.connector.v1.Create
+	42, // 45: reeve.connector.v1.Operation.update:type_name -> reeve.connector.v1.Update
+	43, // 46: reeve.connector.v1.Operation.rename:type_name -> reeve.connector.v1.Rename
+	44, // 47: reeve.connector.v1.Operation.move:type_name -> reeve.connector.v1.Move
+	45, // 48: reeve.connector.v1.Operation.enable:type_name -> reeve.connector.v1.Enable
+	46, // 49: reeve.connector.v1.Operation.disable:type_name -> reeve.connector.v1.Disable
+	47, // 50: reeve.connector.v1.Operation.delete:type_name -> reeve.connector.v1.Delete
+	48, // 51: reeve.connector.v1.Operation.add_member:type_name -> reeve.connector.v1.AddMember
+	49, // 52: reeve.connector.v1.Operation.remove_member:type_name -> reeve.connector.v1.RemoveMember
+	50, // 53: reeve.connector.v1.Operation.set_credential:type_name -> reeve.connector.v1.SetCredential
+	51, // 54: reeve.connector.v1.Operation.revoke_credential:type_name -> reeve.connector.v1.RevokeCredential
+	52, // 55: reeve.connector.v1.ApplyRequest.operations:type_name -> reeve.connector.v1.Operation
+	55, // 56: reeve.connector.v1.ApplyResponse.results:type_name -> reeve.connector.v1.ApplyResult
+	6,  // 57: reeve.connector.v1.ApplyResult.outcome:type_name -> reeve.connector.v1.Outcome
+	56, // 58: reeve.connector.v1.ApplyResult.problem:type_name -> reeve.connector.v1.Problem
+	7,  // 59: reeve.connector.v1.Problem.severity:type_name -> reeve.connector.v1.Severity
+	15, // 60: reeve.connector.v1.ConnectorService.Describe:input_type -> reeve.connector.v1.DescribeRequest
+	18, // 61: reeve.connector.v1.ConnectorService.Configure:input_type -> reeve.connector.v1.ConfigureRequest
+	20, // 62: reeve.connector.v1.ConnectorService.Check:input_type -> reeve.connector.v1.CheckRequest
+	24, // 63: reeve.connector.v1.ConnectorService.Observe:input_type -> reeve.connector.v1.ObserveRequest
+	28, // 64: reeve.connector.v1.ConnectorService.Changes:input_type -> reeve.connector.v1.ChangesRequest
+	32, // 65: reeve.connector.v1.ConnectorService.Watch:input_type -> reeve.connector.v1.WatchRequest
+	35, // 66: reeve.connector.v1.ConnectorService.Read:input_type -> reeve.connector.v1.ReadRequest
+	53, // 67: reeve.connector.v1.ConnectorService.Apply:input_type -> reeve.connector.v1.ApplyRequest
+	16, // 68: reeve.connector.v1.ConnectorService.Describe:output_type -> reeve.connector.v1.DescribeResponse
+	19, // 69: reeve.connector.v1.ConnectorService.Configure:output_type -> reeve.connector.v1.ConfigureResponse
+	23, // 70: reeve.connector.v1.ConnectorService.Check:output_type -> reeve.connector.v1.CheckResponse
+	25, // 71: reeve.connector.v1.ConnectorService.Observe:output_type -> reeve.connector.v1.ObserveResponse
+	29, // 72: reeve.connector.v1.ConnectorService.Changes:output_type -> reeve.connector.v1.ChangesResponse
+	33, // 73: reeve.connector.v1.ConnectorService.Watch:output_type -> reeve.connector.v1.WatchResponse
+	36, // 74: reeve.connector.v1.ConnectorService.Read:output_type -> reeve.connector.v1.ReadResponse
+	54, // 75: reeve.connector.v1.ConnectorService.Apply:output_type -> reeve.connector.v1.ApplyResponse
+	68, // [68:76] is the sub-list for method output_type
+	60, // [60:68] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_reeve_connector_v1_connector_proto_init() }
@@ -3942,13 +4023,14 @@ func file_reeve_connector_v1_connector_proto_init() {
 		(*ChangesResponse_Changed)(nil),
 		(*ChangesResponse_Removed)(nil),
 		(*ChangesResponse_End)(nil),
+		(*ChangesResponse_Present)(nil),
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[28].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[29].OneofWrappers = []any{
 		(*ReadResult_Object)(nil),
 		(*ReadResult_Absent)(nil),
 		(*ReadResult_Problem)(nil),
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[43].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[44].OneofWrappers = []any{
 		(*Operation_Create)(nil),
 		(*Operation_Update)(nil),
 		(*Operation_Rename)(nil),
@@ -3967,7 +4049,7 @@ func file_reeve_connector_v1_connector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reeve_connector_v1_connector_proto_rawDesc), len(file_reeve_connector_v1_connector_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,31 +28,3 @@ func (o *Object) Digest() [32]byte {
 	}
 	return sha256.Sum256(encoded)
 }
-
-// SetDigest folds the digests of a snapshot's objects into one. Pairs must be
-// added in ascending order of anchor.
-type SetDigest struct {
-	sum   []byte
-	count uint64
-}
-
-// Add takes the next object into the set.
-func (s *SetDigest) Add(anchor string, object [32]byte) {
-	h := sha256.New()
-	h.Write(s.sum)
-	h.Write([]byte(anchor))
-	h.Write([]byte{0})
-	h.Write(object[:])
-	s.sum = h.Sum(s.sum[:0])
-	s.count++
-}
-
-// Sum returns the digest and the number of objects; an empty set's digest is
-// the digest of nothing.
-func (s *SetDigest) Sum() ([]byte, uint64) {
-	if s.sum == nil {
-		empty := sha256.Sum256(nil)
-		return empty[:], 0
-	}
-	return slices.Clone(s.sum), s.count
-}

@@ -504,7 +504,8 @@ type SnapshotHeader struct {
 	Connector string                 `protobuf:"bytes,1,opt,name=connector,proto3" json:"connector,omitempty"`
 	Snapshot  string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Objects   uint64                 `protobuf:"varint,3,opt,name=objects,proto3" json:"objects,omitempty"`
-	// SHA-256 over the sorted (anchor, object digest) pairs.
+	// Over the (anchor, object digest) pairs, whatever their order: SetDigest of
+	// connector/v1.
 	SetDigest     []byte                 `protobuf:"bytes,4,opt,name=set_digest,json=setDigest,proto3" json:"set_digest,omitempty"`
 	Complete      bool                   `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	ObservedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=observed_at,json=observedAt,proto3" json:"observed_at,omitempty"`
