@@ -43,8 +43,13 @@ func conformanceDirectory(t testing.TB, method string) connectortest.Directory {
 		ldif(uniqueBase, "objectClass", "organizationalUnit", "ou", "unique") + ldif(posixBase, "objectClass", "organizationalUnit", "ou", "posix") +
 		person("uid=anna,"+peopleBase, "anna", "Anna", "mail", "anna@example.com") +
 		ldif("cn=staff,"+groupsBase, "objectClass", "groupOfNames", "cn", "staff", "member", "uid=anna,"+peopleBase)}
-	if method == DisablePPolicy {
-		o.Overlays = []string{"ppolicy"}
+	switch method {
+	case DisablePPolicy:
+		// It names deletions from its session log,
+		o.Overlays, o.SessionLog = []string{"ppolicy", "syncprov"}, 1000
+	case DisableAttribute:
+		// and this one remembers none.
+		o.Overlays = []string{"syncprov"}
 	}
 	s := slapd.Start(t, o)
 	disable := map[string]any{"method": method}

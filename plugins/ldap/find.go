@@ -3,7 +3,6 @@ package ldap
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -90,13 +89,7 @@ func (f *found) missing(anchors []string) []string {
 func (i *Instance) findBelow(ctx context.Context, l *lane, f *found, base string, anchors, attributes []string) error {
 	return i.ask(ctx, l, func(s *session) error {
 		f.anchor = s.server.anchor
-		var filter strings.Builder
-		filter.WriteString("(|")
-		for _, a := range anchors {
-			filter.WriteString("(" + f.anchor + "=" + ldap.EscapeFilter(a) + ")")
-		}
-		filter.WriteString(")")
-		result, err := s.conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false, filter.String(),
+		result, err := s.conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false, anyOf(f.anchor, anchors),
 			append([]string{f.anchor}, attributes...), nil))
 		if result != nil {
 			// What came before an error is sound; only its absence means nothing.

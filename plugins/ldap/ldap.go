@@ -64,7 +64,10 @@ type Instance struct {
 	// placeholder is the DN for "no member", empty if there is none.
 	placeholder, placeholderKey string
 	atomic                      bool
-	now                         func() time.Time
+	// synchronizes tells that every search can be followed (RFC 4533).
+	synchronizes bool
+	groupsAfter  time.Duration
+	now          func() time.Time
 	// Reading back has a lane of its own, so that it overlaps the next effects.
 	reading, writing lane
 }
@@ -77,7 +80,14 @@ var (
 // Open implements sdk.Connector. It asks the server for its schema for a few
 // seconds; without an answer it goes by the standards.
 func (*Connector) Open(ctx context.Context, s sdk.Settings) (sdk.Instance, error) {
-	return open(ctx, s, time.Now)
+	i, err := open(ctx, s, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	if i.synchronizes {
+		return &synchronized{i}, nil
+	}
+	return i, nil
 }
 
 func open(ctx context.Context, s sdk.Settings, now func() time.Time) (*Instance, error) {
@@ -85,7 +95,7 @@ func open(ctx context.Context, s sdk.Settings, now func() time.Time) (*Instance,
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{alias: s.Alias, settings: settings, now: now}
+	i := &Instance{alias: s.Alias, settings: settings, now: now, groupsAfter: groupsAfter}
 	if settings.BindDN != "" {
 		password, err := s.Secret("bind_password")
 		if err != nil {
@@ -122,7 +132,9 @@ func (i *Instance) learn(ctx context.Context) {
 		i.atomic = s.server.asserts() && s.server.versioned
 		return nil
 	})
-	if err != nil {
+	if err == nil {
+		i.synchronizes = i.canSynchronize(short)
+	} else {
 		sdk.Logger(ctx).Warn("the directory's schema could not be read, going by the standards", "problem", sdk.Clean(err.Error()))
 	}
 }

@@ -113,6 +113,9 @@ func openInstance(t testing.TB, s *slapd.Server, changes map[string]any) *Instan
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = i.Close() })
+	if s, ok := i.(*synchronized); ok {
+		return s.Instance
+	}
 	return i.(*Instance)
 }
 

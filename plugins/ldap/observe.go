@@ -34,6 +34,10 @@ type observation struct {
 	// server had no pages.
 	pages, entries int
 	unpaged        bool
+	// shared tells that accounts share a login name.
+	shared bool
+	// list, if set, takes entries in place of take: they show their anchor only.
+	list func(e *message.Entry) error
 }
 
 // emitError carries an error of emit through the search.
@@ -49,27 +53,46 @@ func (i *Instance) Observe(ctx context.Context, emit func(*connectorv1.Object) e
 	defer raw.Close()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
-	o := &observation{builder: newBuilder(i), conn: conn, server: server, emit: emit, seen: newDigestSet(), uids: newDigestSet()}
-	for _, t := range i.types {
+	o := newObservation(i, conn, server, emit)
+	// Before anything is read: what changes from here on, Changes tells.
+	cursor := o.begin()
+	if err := o.readAll(ctx); err != nil {
+		return sdk.Completeness{}, err
+	}
+	done := o.completeness()
+	if !o.shared {
+		// Which of the accounts has a shared name shows in a whole read only.
+		done.Cursor = cursor
+	}
+	return done, nil
+}
+
+func newObservation(i *Instance, conn *searchConn, server *server, emit func(*connectorv1.Object) error) *observation {
+	return &observation{builder: newBuilder(i), conn: conn, server: server, emit: emit, seen: newDigestSet(), uids: newDigestSet()}
+}
+
+// readAll reads every base of every type. What goes wrong with one is a finding.
+func (o *observation) readAll(ctx context.Context) error {
+	for _, t := range o.types {
 		for _, base := range t.settings.Bases {
-			err := o.search(ctx, t, base, i.settings.PageSize)
+			err := o.search(ctx, t, base, o.settings.PageSize)
 			var stop emitError
 			switch {
 			case err == nil:
 			case errors.As(err, &stop):
-				return sdk.Completeness{}, stop.error
+				return stop.error
 			case ctx.Err() != nil:
-				return sdk.Completeness{}, i.problem(ctx.Err(), i.alias, "observe")
+				return o.problem(ctx.Err(), o.alias, "observe")
 			default:
 				o.left(o.searchProblem(err, t, base))
 				if !isAnswer(err) && !errors.Is(err, errPages) {
 					// The connection is gone, and with it all that is left.
-					return o.completeness(), nil
+					return nil
 				}
 			}
 		}
 	}
-	return o.completeness(), nil
+	return nil
 }
 
 func (o *observation) completeness() sdk.Completeness {
@@ -104,6 +127,10 @@ func (t *objectType) filter() string {
 	return filter
 }
 
+func (t *objectType) request(base, filter string, attributes []string) *ldap.SearchRequest {
+	return ldap.NewSearchRequest(base, t.scope(), ldap.NeverDerefAliases, 0, 0, false, filter, attributes, nil)
+}
+
 func (t *objectType) scope() int {
 	if t.settings.Scope == "one" {
 		return ldap.ScopeSingleLevel
@@ -117,7 +144,10 @@ const smallestPage = 10
 // search reads one base in pages (RFC 2696), in smaller ones if the server
 // refuses them, and at once if it refuses all pages or does not know them.
 func (o *observation) search(ctx context.Context, t *objectType, base string, pageSize int) error {
-	request := ldap.NewSearchRequest(base, t.scope(), ldap.NeverDerefAliases, 0, 0, false, t.filter(), t.everything(o.Instance), nil)
+	request := t.request(base, t.filter(), t.everything(o.Instance))
+	if o.list != nil {
+		request.Attributes = []string{o.server.anchor}
+	}
 	if !o.server.control(oidPaging) {
 		o.unpaged = true
 		_, err := o.page(ctx, t, request)
@@ -189,6 +219,9 @@ func (o *observation) refer(t *objectType, url string) {
 // take tells one entry of a search.
 func (o *observation) take(ctx context.Context, t *objectType, e *message.Entry) error {
 	o.entries++
+	if o.list != nil {
+		return o.list(e)
+	}
 	if err := o.completeRanges(ctx, e); err != nil {
 		o.left(o.problem(err, displayDN(string(e.Name)), "read all values"))
 		return nil
@@ -214,6 +247,7 @@ func (o *observation) dropTakenUIDs(object *connectorv1.Object) {
 	kept := object.Keys[:0]
 	for _, key := range object.Keys {
 		if strings.HasPrefix(key, uidKeyPrefix) && !o.uids.claim(key) {
+			o.shared = true
 			o.findings = append(o.findings, sdk.NewProblem(sdk.CodeAlreadyExists, object.GetDisplay(), "tell accounts apart by "+key,
 				"give each posixAccount its own uid: groups that name members by uid mean the first account read").
 				WithSeverity(connectorv1.Severity_SEVERITY_NOTE).Proto())

@@ -220,6 +220,28 @@ func (c *searchConn) Search(request *ldap.SearchRequest) (*ldap.SearchResult, er
 // there was none, empty at the last page. An error of found ends it and leaves
 // the connection unusable.
 func (c *searchConn) each(request *ldap.SearchRequest, found func(*message.Message) error) (cookie []byte, err error) {
+	m, err := c.exchange(request, func(m *message.Message) error {
+		if m.Op == message.IntermediateResponse {
+			return nil
+		}
+		return found(m)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if control := m.Control(oidPaging); control != nil {
+		_, paged, err := message.Paging(control.Value)
+		if err != nil {
+			return nil, err
+		}
+		cookie = append([]byte{}, paged...)
+	}
+	return cookie, answer(m.Result)
+}
+
+// exchange searches and hands over every message but the last, which it returns:
+// the result, whatever its code.
+func (c *searchConn) exchange(request *ldap.SearchRequest, found func(*message.Message) error) (*message.Message, error) {
 	packet, err := encodeSearch(request)
 	if err != nil {
 		return nil, err
@@ -233,20 +255,12 @@ func (c *searchConn) each(request *ldap.SearchRequest, found func(*message.Messa
 			return nil, err
 		}
 		switch m.Op {
-		case message.SearchResultEntry, message.SearchResultReference:
+		case message.SearchResultEntry, message.SearchResultReference, message.IntermediateResponse:
 			if err := found(m); err != nil {
 				return nil, err
 			}
 		case message.SearchResultDone:
-			if control := m.Control(oidPaging); control != nil {
-				_, paged, err := message.Paging(control.Value)
-				if err != nil {
-					return nil, err
-				}
-				cookie = append([]byte{}, paged...)
-			}
-			return cookie, answer(m.Result)
-		case message.IntermediateResponse:
+			return m, nil
 		default:
 			return nil, fmt.Errorf("%w: operation %d in answer to a search", message.ErrMalformed, m.Op)
 		}

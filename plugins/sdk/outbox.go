@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"hash/maphash"
@@ -31,30 +32,34 @@ type outbox struct {
 	batchSize int
 	unique    bool
 	send      func(*connectorv1.ObjectBatch) error
-	sendGone  func([]string) error
+	// sendNames sends anchors that are gone, or present.
+	sendNames func(anchors []string, present bool) error
 
-	mu       sync.Mutex
-	batch    []*connectorv1.Object
-	bytes    int
-	gone     []string
-	count    uint64
-	seeds    [2]maphash.Seed
-	anchors  map[[2]uint64]struct{}
-	keys     map[[2]uint64]struct{}
-	hashes   [][2]uint64 // room for one object's
-	findings []*connectorv1.Problem
-	told     map[string]bool
-	dropped  int
-	failed   bool
+	mu    sync.Mutex
+	batch []*connectorv1.Object
+	bytes int
+	// names are gone or, with present, present; named tells that some were sent.
+	names          []string
+	present        bool
+	removes, named bool
+	count          uint64
+	seeds          [2]maphash.Seed
+	anchors        map[[2]uint64]struct{}
+	keys           map[[2]uint64]struct{}
+	hashes         [][2]uint64 // room for one object's
+	findings       []*connectorv1.Problem
+	told           map[string]bool
+	dropped        int
+	failed         bool
 }
 
-func newOutbox(alias string, d *declaration, batchSize uint32, unique bool, send func(*connectorv1.ObjectBatch) error, sendGone func([]string) error) *outbox {
+func newOutbox(alias string, d *declaration, batchSize uint32, unique bool, send func(*connectorv1.ObjectBatch) error, sendNames func([]string, bool) error) *outbox {
 	size := int(min(batchSize, maxBatch))
 	if size == 0 {
 		size = batchObjects
 	}
 	return &outbox{
-		alias: alias, declared: d, batchSize: size, unique: unique, send: send, sendGone: sendGone,
+		alias: alias, declared: d, batchSize: size, unique: unique, send: send, sendNames: sendNames,
 		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		anchors: map[[2]uint64]struct{}{}, keys: map[[2]uint64]struct{}{}, told: map[string]bool{},
 	}
@@ -85,7 +90,7 @@ func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
 			fmt.Sprintf("leave it out of scope, or narrow the attributes read: it has %d bytes, the limit is %d", size, objectBytes)).Incomplete())
 		return nil
 	}
-	if len(b.batch) > 0 && b.bytes+size > batchBytes || len(b.gone) > 0 {
+	if len(b.batch) > 0 && b.bytes+size > batchBytes || len(b.names) > 0 {
 		if err := b.flush(); err != nil {
 			return err
 		}
@@ -101,20 +106,23 @@ func (b *outbox) add(ctx context.Context, o *connectorv1.Object) error {
 	return nil
 }
 
-func (b *outbox) remove(ctx context.Context, anchor string) error {
+// name tells of an object by its anchor alone: that it is gone, or present.
+func (b *outbox) name(ctx context.Context, anchor string, present bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// Order matters: what was removed may have been added again.
-	if len(b.batch) > 0 {
+	if len(b.batch) > 0 || b.present != present {
 		if err := b.flush(); err != nil {
 			return err
 		}
 	}
-	b.gone = append(b.gone, anchor)
-	if len(b.gone) >= maxBatch {
+	b.present = present
+	b.removes, b.named = b.removes || !present, b.named || present
+	b.names = append(b.names, anchor)
+	if len(b.names) >= maxBatch {
 		return b.flush()
 	}
 	return nil
@@ -209,10 +217,10 @@ func (b *outbox) flush() error {
 			return err
 		}
 	}
-	if len(b.gone) > 0 {
-		gone := b.gone
-		b.gone = nil
-		return b.sendGone(gone)
+	if len(b.names) > 0 {
+		names := b.names
+		b.names = nil
+		return b.sendNames(names, b.present)
 	}
 	return nil
 }
@@ -242,6 +250,23 @@ func (b *outbox) end(ctx context.Context, done Completeness) (*connectorv1.Obser
 	return &connectorv1.ObserveEnd{
 		Complete: !b.failed, Count: b.count, Method: Clean(done.Method), Cursor: done.Cursor, Problems: b.findings,
 	}, nil
+}
+
+// endChanges is end for a read from since on.
+func (b *outbox) endChanges(ctx context.Context, done Completeness, since []byte) (*connectorv1.ObserveEnd, error) {
+	switch {
+	case b.named && !done.Enumerated:
+		done.Findings = append(done.Findings, connectorBug(b.alias, "changes", "names objects that are present without saying whether those were all").Incomplete())
+	case len(done.Cursor) == 0:
+		done.Findings = append(done.Findings, connectorBug(b.alias, "changes", "gives no cursor to go on from").Incomplete())
+	case bytes.Equal(done.Cursor, since) && (b.count > 0 || b.removes || done.Enumerated):
+		done.Findings = append(done.Findings, connectorBug(b.alias, "changes", "tells changes and gives back the cursor it was asked with: they would come for ever").Incomplete())
+	}
+	end, err := b.end(ctx, done)
+	if err == nil {
+		end.Enumerated = done.Enumerated && end.GetComplete()
+	}
+	return end, err
 }
 
 func objectLabel(alias string, o *connectorv1.Object) string {

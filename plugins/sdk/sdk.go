@@ -61,8 +61,13 @@ type Observer interface {
 type Completeness struct {
 	// Method says how completeness is known.
 	Method string
-	// Cursor is where Changes may go on; nil when it cannot.
+	// Cursor is where Changes may go on; nil when it cannot. It stands for a state
+	// no later than what was read: what changed meanwhile is told by Changes, once
+	// more if need be, and never lost.
 	Cursor []byte
+	// Enumerated, of Changes, says that every object in scope was told, as changed
+	// or as present: what was told as neither is gone.
+	Enumerated bool
 	// Findings are what was left out, and notes.
 	Findings []*connectorv1.Problem
 }
@@ -85,13 +90,28 @@ type Applier interface {
 
 // ChangeReader reads what changed since a cursor.
 type ChangeReader interface {
-	// Changes fails with a Problem of code CURSOR_LOST when the directory does
-	// not know the cursor any more.
-	Changes(ctx context.Context, cursor []byte, changed func(*connectorv1.Object) error, removed func(anchor string) error) (Completeness, error)
+	// Changes tells objects as Observe would tell them now, and which are gone,
+	// and returns the cursor to go on from. It fails with a Problem of code
+	// CURSOR_LOST when the directory does not know the cursor any more, or when
+	// what changed shows in a whole read only. Telling an object again that did
+	// not change, or the removal of one that nobody knew, does no harm.
+	Changes(ctx context.Context, cursor []byte, tell Telling) (Completeness, error)
+}
+
+// Telling takes what Changes found, in the order in which it holds: the last word
+// on an anchor counts. Its functions may be called from several goroutines and
+// block while the agent does not read; their errors are returned as they are.
+type Telling struct {
+	Changed func(*connectorv1.Object) error
+	Removed func(anchor string) error
+	// Present names an object that is there as it was. It is for directories that
+	// do not remember what was deleted, and wants Completeness.Enumerated.
+	Present func(anchor string) error
 }
 
 // Watcher tells that something changed.
 type Watcher interface {
-	// Watch calls changed after each change until ctx ends.
+	// Watch calls changed after each change until ctx ends, and once when it is
+	// ready: what changed before would otherwise wait for the next change.
 	Watch(ctx context.Context, cursor []byte, changed func()) error
 }

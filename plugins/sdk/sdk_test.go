@@ -186,6 +186,7 @@ func TestWatchTellsOfChanges(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	told, done := make(chan struct{}, 100), make(chan error, 1)
 	go func() { done <- client.Watch(ctx, nil, func() { told <- struct{}{} }) }()
+	<-told // it is ready
 	for toggle := 0; ; toggle++ {
 		op := &connectorv1.Operation{Id: "1", Object: &connectorv1.ObjectRef{Type: "account", Anchor: "0"}, Action: &connectorv1.Operation_Disable{Disable: &connectorv1.Disable{}}}
 		if toggle%2 == 1 {

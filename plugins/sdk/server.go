@@ -212,17 +212,22 @@ func (s *Server) Changes(r *connectorv1.ChangesRequest, stream grpc.ServerStream
 	}
 	out := newOutbox(s.alias, declared, 0, false, func(b *connectorv1.ObjectBatch) error {
 		return stream.Send(&connectorv1.ChangesResponse{Item: &connectorv1.ChangesResponse_Changed{Changed: b}})
-	}, func(anchors []string) error {
+	}, func(anchors []string, present bool) error {
+		if present {
+			return stream.Send(&connectorv1.ChangesResponse{Item: &connectorv1.ChangesResponse_Present{Present: &connectorv1.Present{Anchors: anchors}}})
+		}
 		return stream.Send(&connectorv1.ChangesResponse{Item: &connectorv1.ChangesResponse_Removed{Removed: &connectorv1.Removed{Anchors: anchors}}})
 	})
 	return s.guard(stream.Context(), "changes", func(ctx context.Context) error {
-		done, err := reader.Changes(ctx, r.GetCursor(),
-			func(o *connectorv1.Object) error { return out.add(ctx, o) },
-			func(anchor string) error { return out.remove(ctx, anchor) })
+		done, err := reader.Changes(ctx, r.GetCursor(), Telling{
+			Changed: func(o *connectorv1.Object) error { return out.add(ctx, o) },
+			Removed: func(anchor string) error { return out.name(ctx, anchor, false) },
+			Present: func(anchor string) error { return out.name(ctx, anchor, true) },
+		})
 		if err != nil {
 			return err
 		}
-		end, err := out.end(ctx, done)
+		end, err := out.endChanges(ctx, done, r.GetCursor())
 		if err != nil {
 			return err
 		}

@@ -41,12 +41,12 @@ func (s *Server) config(o Options) string {
 	b.WriteString("\n")
 	for i, overlay := range o.Overlays {
 		fmt.Fprintf(&b, "dn: olcOverlay={%d}%s,olcDatabase={1}mdb,cn=config\nobjectClass: olcOverlayConfig\nolcOverlay: {%d}%s\n%s\n",
-			i, overlay, i, overlay, s.overlaySettings(overlay))
+			i, overlay, i, overlay, s.overlaySettings(overlay, o))
 	}
 	return b.String()
 }
 
-func (s *Server) overlaySettings(overlay string) string {
+func (s *Server) overlaySettings(overlay string, o Options) string {
 	switch overlay {
 	case "memberof":
 		return "objectClass: olcMemberOf\nolcMemberOfRefInt: FALSE\n"
@@ -57,6 +57,9 @@ func (s *Server) overlaySettings(overlay string) string {
 	case "auditlog":
 		return "objectClass: olcAuditLogConfig\nolcAuditlogFile: " + s.AuditLog() + "\n"
 	case "syncprov":
+		if o.SessionLog > 0 {
+			return fmt.Sprintf("objectClass: olcSyncProvConfig\nolcSpSessionlog: %d\n", o.SessionLog)
+		}
 		return "objectClass: olcSyncProvConfig\n"
 	default:
 		return ""

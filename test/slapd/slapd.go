@@ -38,6 +38,9 @@ type Options struct {
 	// Overlays by name in order: memberof, refint, ppolicy, syncprov, auditlog
 	// (see Server.AuditLog), or any other that needs no settings.
 	Overlays []string
+	// SessionLog is how many changes the overlay syncprov remembers
+	// (olcSpSessionlog), so that it can name what was deleted.
+	SessionLog int
 	// Database are further attribute lines of the database in cn=config, such
 	// as `olcLimits: dn.exact="…" size.soft=10`.
 	Database []string

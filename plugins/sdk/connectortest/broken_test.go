@@ -33,7 +33,8 @@ type faulty struct {
 	*memory
 	apply   func(op *connectorv1.Operation) *connectorv1.ApplyResult
 	object  func(o *connectorv1.Object) *connectorv1.Object
-	changes func(removed func(string) error) error
+	changes func(m *memory, cursor []byte, tell sdk.Telling) (sdk.Completeness, error)
+	watch   func(ctx context.Context) error
 	method  *string
 }
 
@@ -66,11 +67,18 @@ func (f *faulty) Observe(ctx context.Context, emit func(*connectorv1.Object) err
 	return done, err
 }
 
-func (f *faulty) Changes(ctx context.Context, cursor []byte, changed func(*connectorv1.Object) error, removed func(string) error) (sdk.Completeness, error) {
+func (f *faulty) Changes(ctx context.Context, cursor []byte, tell sdk.Telling) (sdk.Completeness, error) {
 	if f.changes != nil {
-		return sdk.Completeness{Method: "guessed", Cursor: []byte("1")}, f.changes(removed)
+		return f.changes(f.memory, cursor, tell)
 	}
-	return f.memory.Changes(ctx, cursor, changed, removed)
+	return f.memory.Changes(ctx, cursor, tell)
+}
+
+func (f *faulty) Watch(ctx context.Context, cursor []byte, changed func()) error {
+	if f.watch != nil {
+		return f.watch(ctx)
+	}
+	return f.memory.Watch(ctx, cursor, changed)
 }
 
 // recorder stands in for a test that is expected to fail.
@@ -229,7 +237,24 @@ func TestTheKitCatchesPlantedFaults(t *testing.T) {
 		}}, want: "observe is complete and repeatable"},
 		"observe sees other values than read": {fault: faulty{object: func(o *connectorv1.Object) *connectorv1.Object { o.Display += "!"; return o }}, want: "read agrees with observe"},
 		"observe does not say how it knows":   {fault: faulty{method: &empty}, want: "observe is complete and repeatable"},
-		"a lost cursor becomes removals":      {fault: faulty{changes: func(removed func(string) error) error { return removed("account-1") }}, want: "changes agree with observe"},
+		"a lost cursor becomes removals": {fault: faulty{changes: func(_ *memory, _ []byte, tell sdk.Telling) (sdk.Completeness, error) {
+			return sdk.Completeness{Method: "guessed", Cursor: []byte("1")}, tell.Removed("account-1")
+		}}, want: "a foreign cursor is lost and removes nobody"},
+		"changes forget who is gone": {fault: faulty{changes: func(m *memory, cursor []byte, tell sdk.Telling) (sdk.Completeness, error) {
+			tell.Removed = func(string) error { return nil }
+			return m.Changes(context.Background(), cursor, tell)
+		}}, want: "changes agree with observe"},
+		"changes name some as present and call it all": {fault: faulty{changes: func(m *memory, cursor []byte, tell sdk.Telling) (sdk.Completeness, error) {
+			done, err := m.Changes(context.Background(), cursor, tell)
+			done.Enumerated = true
+			return done, err
+		}}, want: "changes agree with observe"},
+		"changes come from the same cursor for ever": {fault: faulty{changes: func(m *memory, cursor []byte, tell sdk.Telling) (sdk.Completeness, error) {
+			done, err := m.Changes(context.Background(), cursor, tell)
+			done.Cursor = cursor
+			return done, err
+		}}, want: "changes agree with observe"},
+		"watch ends before anything happened": {fault: faulty{watch: func(context.Context) error { return nil }}, want: "watch tells of changes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := failing(t, broken{plant: func(m *memory) sdk.Instance {

@@ -201,7 +201,7 @@ func cursorAt(revision int) []byte {
 	return b
 }
 
-func (m *memory) Changes(_ context.Context, cursor []byte, changed func(*connectorv1.Object) error, removed func(string) error) (sdk.Completeness, error) {
+func (m *memory) Changes(_ context.Context, cursor []byte, tell sdk.Telling) (sdk.Completeness, error) {
 	m.mu.Lock()
 	err := m.load()
 	state := m.state.clone()
@@ -216,14 +216,14 @@ func (m *memory) Changes(_ context.Context, cursor []byte, changed func(*connect
 	}
 	for _, o := range state.Objects {
 		if o.Revision > since {
-			if err := changed(o.object()); err != nil {
+			if err := tell.Changed(o.object()); err != nil {
 				return sdk.Completeness{}, err
 			}
 		}
 	}
 	for _, g := range state.Gone {
 		if g.Revision > since {
-			if err := removed(g.Anchor); err != nil {
+			if err := tell.Removed(g.Anchor); err != nil {
 				return sdk.Completeness{}, err
 			}
 		}
@@ -236,11 +236,11 @@ func (m *memory) Watch(ctx context.Context, _ []byte, changed func()) error {
 		m.mu.Lock()
 		next := m.changed
 		m.mu.Unlock()
+		changed()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-next:
-			changed()
 		}
 	}
 }

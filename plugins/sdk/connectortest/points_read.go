@@ -1,7 +1,6 @@
 package connectortest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,59 +154,6 @@ func tryRead(s *session) {
 		}
 		if results[0].GetObject() != nil {
 			s.Errorf("Read of an anchor that is not there found %v", results[0].GetObject())
-		}
-	}
-}
-
-func tryChanges(s *session) {
-	if !s.has[connectorv1.Capability_CAPABILITY_INCREMENTAL] {
-		return
-	}
-	_, err := s.client.Changes(s.ctx, []byte("\x00no cursor of yours"), func([]*connectorv1.Object) error {
-		s.Errorf("a foreign cursor reported changes")
-		return nil
-	}, func([]string) error {
-		s.Errorf("a foreign cursor reported removals")
-		return nil
-	})
-	if !sdk.HasCode(err, sdk.CodeCursorLost) {
-		s.Errorf("a foreign cursor: want %s, got %v", sdk.CodeCursorLost, err)
-	}
-	for _, t := range s.sampled(opDelete) {
-		seen, end := s.observe()
-		if len(end.GetCursor()) == 0 {
-			s.Fatalf("declares incremental reading, and Observe gives no cursor")
-		}
-		cursor := end.GetCursor()
-		made := s.make(t, "kit-changes")
-		if s.apply(deletion(made)); s.read(ref(made)) != nil {
-			s.Fatalf("delete %s: still there", t.GetName())
-		}
-		kept := s.make(t, "kit-changes-kept")
-		for range 2 {
-			end, err := s.client.Changes(s.ctx, cursor, func(batch []*connectorv1.Object) error {
-				for _, o := range batch {
-					seen[o.GetAnchor()] = o
-				}
-				return nil
-			}, func(anchors []string) error {
-				for _, a := range anchors {
-					delete(seen, a)
-				}
-				return nil
-			})
-			if err != nil {
-				s.Fatalf("Changes: %v", err)
-			}
-			now, _ := s.observe()
-			if !maps.EqualFunc(seen, now, func(a, b *connectorv1.Object) bool { return a.Digest() == b.Digest() }) {
-				s.Errorf("Observe then Changes does not give what Observe gives now:\n%v\n%v", seen, now)
-			}
-			if bytes.Equal(end.GetCursor(), cursor) {
-				s.Errorf("Changes gives back the cursor it started from")
-			}
-			cursor = end.GetCursor()
-			s.apply(deletion(kept))
 		}
 	}
 }

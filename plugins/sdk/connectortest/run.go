@@ -46,6 +46,8 @@ func points() []point {
 		{"hostile values", tryHostileValues},
 		{"several operations in one request", tryBatch},
 		{"changes agree with observe", tryChanges},
+		{"a foreign cursor is lost and removes nobody", tryForeignCursor},
+		{"watch tells of changes", tryWatch},
 	}
 }
 

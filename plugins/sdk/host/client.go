@@ -135,9 +135,18 @@ func (c *Client) Observe(ctx context.Context, batch func([]*connectorv1.Object) 
 	}
 }
 
-// Changes reads what changed since cursor. A cursor that the directory does not
-// know any more is a problem of code CURSOR_LOST.
-func (c *Client) Changes(ctx context.Context, cursor []byte, changed func([]*connectorv1.Object) error, removed func(anchors []string) error) (*connectorv1.ObserveEnd, error) {
+// Delta takes what Changes received, in order; it owns what it is given.
+type Delta struct {
+	Changed func([]*connectorv1.Object) error
+	// Removed and Present take anchors. What was told as neither changed nor
+	// present is gone only under an end that is enumerated.
+	Removed, Present func(anchors []string) error
+}
+
+// Changes reads what changed since cursor, checked as Observe checks; nothing
+// follows from what was received unless the end is complete. A cursor that the
+// directory does not know any more is a problem of code CURSOR_LOST.
+func (c *Client) Changes(ctx context.Context, cursor []byte, to Delta) (*connectorv1.ObserveEnd, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.rpc.Changes(ctx, &connectorv1.ChangesRequest{Cursor: cursor})
@@ -148,20 +157,19 @@ func (c *Client) Changes(ctx context.Context, cursor []byte, changed func([]*con
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return tally.finish()
+			return tally.finishChanges()
 		}
 		if err != nil {
 			return nil, c.fail(ctx, err, "changes")
 		}
 		switch item := m.GetItem().(type) {
 		case *connectorv1.ChangesResponse_Changed:
-			err = tally.objects(item.Changed.GetObjects(), changed)
+			err = tally.objects(item.Changed.GetObjects(), to.Changed)
 		case *connectorv1.ChangesResponse_Removed:
-			if tally.end != nil {
-				err = c.bug("changes", "a removal after the end")
-			} else {
-				err = removed(item.Removed.GetAnchors())
-			}
+			err = tally.names(item.Removed.GetAnchors(), to.Removed)
+		case *connectorv1.ChangesResponse_Present:
+			tally.present = true
+			err = tally.names(item.Present.GetAnchors(), to.Present)
 		case *connectorv1.ChangesResponse_End:
 			err = tally.endWith(item.End)
 		default:

@@ -11,6 +11,8 @@ type tally struct {
 	tried  string
 	count  uint64
 	end    *connectorv1.ObserveEnd
+	// present tells that objects were named as present.
+	present bool
 }
 
 func (t *tally) objects(objects []*connectorv1.Object, batch func([]*connectorv1.Object) error) error {
@@ -24,6 +26,13 @@ func (t *tally) objects(objects []*connectorv1.Object, batch func([]*connectorv1
 	}
 	t.count += uint64(len(objects))
 	return batch(objects)
+}
+
+func (t *tally) names(anchors []string, take func([]string) error) error {
+	if t.end != nil {
+		return t.client.bug(t.tried, "anchors after the end")
+	}
+	return take(anchors)
 }
 
 func (t *tally) endWith(end *connectorv1.ObserveEnd) error {
@@ -55,6 +64,22 @@ func (t *tally) finish() (*connectorv1.ObserveEnd, error) {
 		return nil, t.client.bug(t.tried, "calls itself complete and does not say how it knows")
 	}
 	return t.end, nil
+}
+
+// finishChanges is finish for a read from a cursor on.
+func (t *tally) finishChanges() (*connectorv1.ObserveEnd, error) {
+	end, err := t.finish()
+	switch {
+	case err != nil:
+		return nil, err
+	case end.GetEnumerated() && !end.GetComplete():
+		return nil, t.client.bug(t.tried, "calls itself enumerated and incomplete")
+	case t.present && end.GetComplete() && !end.GetEnumerated():
+		return nil, t.client.bug(t.tried, "names objects that are present without saying whether those were all")
+	case end.GetComplete() && len(end.GetCursor()) == 0:
+		return nil, t.client.bug(t.tried, "gives no cursor to go on from")
+	}
+	return end, nil
 }
 
 // checkObject refuses what the connector did not declare, secret attributes

@@ -42,7 +42,14 @@ func decode(raw []byte, limits Limits, m *Message, values [][]byte) ([][]byte, e
 	case BindResponse, SearchResultDone, ExtendedResponse:
 		d.result(op, m)
 	case IntermediateResponse:
-		// Nobody asked for any; RFC 4511 section 4.13 lets servers send them.
+		for len(op.content) > 0 && d.err == nil {
+			switch e := d.next(&op, "intermediate response"); e.tag {
+			case tagIntermediateName:
+				m.Name = e.content
+			case tagIntermediateValue:
+				m.Value = e.content
+			}
+		}
 	default:
 		d.fail("operation %d is none that answers", m.Op)
 	}

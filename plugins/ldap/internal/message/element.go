@@ -16,6 +16,9 @@ const (
 	tagControls    = 0xa0 // [0] of LDAPMessage
 	tagName        = 0x8a // [10] of ExtendedResponse
 
+	tagIntermediateName  = 0x80 // [0] of IntermediateResponse
+	tagIntermediateValue = 0x81 // [1] of it
+
 	classMask        = 0xc0
 	classApplication = 0x40
 )

@@ -43,6 +43,13 @@ func FuzzReadMessage(f *testing.F) {
 			if c := m.Control("1.2.840.113556.1.4.319"); c != nil {
 				_, _, _ = Paging(c.Value)
 			}
+			for _, c := range m.Controls {
+				_, _, _ = ReadSyncState(c.Value)
+				_, _, _ = ReadSyncDone(c.Value)
+			}
+			if info, err := ReadSyncInfo(m.Value, nil); err == nil && len(info.IDs) > len(raw)/18 {
+				t.Fatalf("%d identifiers in %d octets", len(info.IDs), len(raw))
+			}
 		}
 	})
 }

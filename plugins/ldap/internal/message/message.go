@@ -46,8 +46,9 @@ type Message struct {
 	Result Result
 	// References of a SearchResultReference: URIs, at least one.
 	References [][]byte
-	// Name is the responseName of an ExtendedResponse, empty if it has none.
-	Name []byte
+	// Name is the responseName of an ExtendedResponse or IntermediateResponse,
+	// empty if it has none; Value is the responseValue of the latter.
+	Name, Value []byte
 	// Controls that came with the message.
 	Controls []Control
 }
