@@ -145,7 +145,7 @@ func BenchmarkObservation(b *testing.B) {
 			for b.Loop() {
 				if kind == "whole" {
 					// The control plane holds nothing.
-					err := j.Commit(b.Context(), func(tx *journal.Tx) error { return tx.SetSnapshot("corp", "") })
+					err := j.Commit(b.Context(), func(tx *journal.Tx) error { return tx.SetObservation("corp", journal.Observation{}) })
 					if err != nil {
 						b.Fatal(err)
 					}

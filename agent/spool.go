@@ -96,10 +96,21 @@ func (s *spool) waiting() uint64 {
 // base is what the control plane holds of the directories, in the journal.
 type base struct{ j *journal.Journal }
 
-// Observed implements observation.Base.
-func (b base) Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (snapshot string, err error) {
+// State implements observation.Base.
+func (b base) State(ctx context.Context, connector string) (state observation.State, err error) {
 	err = b.j.View(ctx, func(tx *journal.Tx) error {
-		if snapshot, err = tx.Snapshot(connector); err != nil || snapshot == "" {
+		o, err := tx.Observation(connector)
+		state = observation.State(o)
+		return err
+	})
+	return state, err
+}
+
+// Observed implements observation.Base.
+func (b base) Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (state observation.State, err error) {
+	err = b.j.View(ctx, func(tx *journal.Tx) error {
+		o, err := tx.Observation(connector)
+		if err != nil || o.Snapshot == "" {
 			return err
 		}
 		told := uint64(0)
@@ -109,16 +120,32 @@ func (b base) Observed(ctx context.Context, connector string, hold func(anchor s
 		}
 		// An iterator cannot tell that it broke off: count.
 		n, err := tx.Count(connector)
-		if err == nil && n != told {
-			snapshot = ""
+		if err == nil && n == told {
+			state = observation.State(o)
 		}
 		return err
 	})
-	return snapshot, err
+	return state, err
+}
+
+// Digests implements observation.Base.
+func (b base) Digests(ctx context.Context, connector string, anchors iter.Seq[string], hold func(anchor string, digest [32]byte)) error {
+	return b.j.View(ctx, func(tx *journal.Tx) error {
+		for anchor := range anchors {
+			digest, found, err := tx.Observed(connector, anchor)
+			if err != nil {
+				return err
+			}
+			if found {
+				hold(anchor, digest)
+			}
+		}
+		return nil
+	})
 }
 
 // SetObserved implements observation.Base.
-func (b base) SetObserved(ctx context.Context, connector, snapshot string, changed iter.Seq2[string, [32]byte], removed []string, full bool) error {
+func (b base) SetObserved(ctx context.Context, connector string, to observation.State, changed iter.Seq2[string, [32]byte], removed []string, full bool) error {
 	return b.j.Commit(ctx, func(tx *journal.Tx) error {
 		if full {
 			if err := tx.DropObserved(connector, ""); err != nil {
@@ -133,6 +160,6 @@ func (b base) SetObserved(ctx context.Context, connector, snapshot string, chang
 				return err
 			}
 		}
-		return tx.SetSnapshot(connector, snapshot)
+		return tx.SetObservation(connector, journal.Observation(to))
 	})
 }

@@ -48,15 +48,28 @@ func (j *Journal) Get(ctx context.Context, name Var) (value string, err error) {
 	return value, err
 }
 
-// SetSnapshot remembers a connector's last snapshot that the control plane holds.
-func (tx *Tx) SetSnapshot(connector, snapshot string) error {
-	return tx.put("vars", rowKey("snapshot", connector), 0, snapshot)
+// Observation is what is kept of a connector's last observation, together with
+// the digests of its objects.
+type Observation struct {
+	// Snapshot is the control plane's last acknowledged one; empty for none.
+	Snapshot string
+	// Cursor is where changes can be read from, in the connector's words; empty
+	// when they cannot. It holds for Scope only.
+	Cursor []byte
+	Scope  string
+	// Set is the digest over the objects (connectorv1.SetDigest).
+	Set []byte
 }
 
-// Snapshot returns what SetSnapshot stored, empty if nothing.
-func (tx *Tx) Snapshot(connector string) (snapshot string, err error) {
-	_, err = tx.get("vars", rowKey("snapshot", connector), &snapshot)
-	return snapshot, err
+// SetObservation remembers a connector's last observation.
+func (tx *Tx) SetObservation(connector string, o Observation) error {
+	return tx.put("vars", rowKey("observation", connector), 0, o)
+}
+
+// Observation returns what SetObservation stored, the zero value if nothing.
+func (tx *Tx) Observation(connector string) (o Observation, err error) {
+	_, err = tx.get("vars", rowKey("observation", connector), &o)
+	return o, err
 }
 
 // PutObserved remembers the digest of an object as the control plane holds it.

@@ -67,9 +67,9 @@ func (h *holdings) see(anchor string) *holding {
 	return o
 }
 
-// settle ends the reading. With complete set, what was not seen is gone and its
-// anchors returned, ascending.
-func (h *holdings) settle(complete bool) (gone []string) {
+// settle ends the reading. With complete set, what was not seen is gone: it is
+// taken out of the set and its anchors returned, ascending.
+func (h *holdings) settle(complete bool, set *connectorv1.SetDigest) (gone []string) {
 	h.place = nil
 	for _, c := range h.chunks {
 		for n := range c {
@@ -83,19 +83,11 @@ func (h *holdings) settle(complete bool) (gone []string) {
 	for _, o := range h.sorted {
 		if !o.seen {
 			gone = append(gone, o.anchor)
+			set.Remove(o.anchor, o.digest)
 		}
 	}
 	h.sorted = slices.DeleteFunc(h.sorted, func(o *holding) bool { return !o.seen })
 	return gone
-}
-
-// sum is the digest over all, after settle.
-func (h *holdings) sum() ([]byte, uint64) {
-	var set connectorv1.SetDigest
-	for _, o := range h.sorted {
-		set.Add(o.anchor, o.digest)
-	}
-	return set.Sum()
 }
 
 // sent are the objects that were sent, and how many they are.

@@ -27,15 +27,29 @@ type Source interface {
 	Released(o *connectorv1.Object)
 }
 
+// State is what a base is, beside its digests.
+type State struct {
+	// Snapshot is the one last acknowledged; empty before the first.
+	Snapshot string
+	// Cursor is where the connector's changes can be read from, empty when they
+	// cannot. It holds under Scope only: what Following.Scope said.
+	Cursor []byte
+	Scope  string
+	// Set is the digest over the objects, as connectorv1.SetDigest writes it.
+	Set []byte
+}
+
 // Base is what the control plane has acknowledged to hold, kept by the journal.
 type Base interface {
-	// Observed returns the snapshot last acknowledged and tells its digests by
-	// anchor, each once; no snapshot before the first, and then what was told
-	// counts for nothing.
-	Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (snapshot string, err error)
-	// SetObserved makes the difference the new base, durably and as a whole. With
-	// full set, what was held before is forgotten first.
-	SetObserved(ctx context.Context, connector, snapshot string, changed iter.Seq2[string, [32]byte], removed []string, full bool) error
+	State(ctx context.Context, connector string) (State, error)
+	// Observed returns the state and tells the digests by anchor, each once; a
+	// state without a snapshot means that what was told counts for nothing.
+	Observed(ctx context.Context, connector string, hold func(anchor string, digest [32]byte)) (State, error)
+	// Digests tells the digests of those of the anchors that are held.
+	Digests(ctx context.Context, connector string, anchors iter.Seq[string], hold func(anchor string, digest [32]byte)) error
+	// SetObserved makes the difference and the state the new base, durably and as a
+	// whole. With full set, what was held before is forgotten first.
+	SetObserved(ctx context.Context, connector string, to State, changed iter.Seq2[string, [32]byte], removed []string, full bool) error
 }
 
 // The size of what is sent at once and of what may wait for an acknowledgement.
@@ -67,33 +81,31 @@ type Result struct {
 // nothing is sent and the reason returned.
 func Push(ctx context.Context, client agentv1.AgentServiceClient, source Source, base Base, now func() time.Time) (*Result, error) {
 	held := newHoldings()
-	snapshot, err := base.Observed(ctx, source.Alias(), held.hold)
+	state, err := base.Observed(ctx, source.Alias(), held.hold)
 	if err != nil {
 		return nil, fmt.Errorf("load what was observed of %s: %w", source.Alias(), err)
 	}
-	if snapshot == "" {
-		held = newHoldings()
+	d := &delta{source: source, held: held}
+	if state.Snapshot == "" || d.set.UnmarshalBinary(state.Set) != nil {
+		return push(ctx, client, &delta{source: source, held: newHoldings()}, base, now, "")
 	}
-	result, err := push(ctx, client, source, base, now, snapshot, held)
-	if errors.Is(err, ErrResync) && snapshot != "" {
-		result, err = push(ctx, client, source, base, now, "", newHoldings())
+	result, err := push(ctx, client, d, base, now, state.Snapshot)
+	if errors.Is(err, ErrResync) {
+		result, err = push(ctx, client, &delta{source: source, held: newHoldings()}, base, now, "")
 	}
 	return result, err
 }
 
-func push(ctx context.Context, client agentv1.AgentServiceClient, source Source, base Base, now func() time.Time, from string, held *holdings) (*Result, error) {
+func push(ctx context.Context, client agentv1.AgentServiceClient, d *delta, base Base, now func() time.Time, from string) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d := &delta{
-		source: source, held: held,
-		began:  now(),
-		header: &planv1.SnapshotHeader{Connector: source.Alias(), Snapshot: rand.Text()},
-		stream: &upload{client: client, begin: &agentv1.SnapshotBegin{Connector: source.Alias(), Base: from}, cancel: cancel},
-	}
-	d.stream.begin.Snapshot = d.header.Snapshot
+	alias := d.source.Alias()
+	to := State{Snapshot: rand.Text()}
+	d.header = &planv1.SnapshotHeader{Connector: alias, Snapshot: to.Snapshot, ObservedAt: timestamppb.New(now())}
+	d.stream = &upload{client: client, begin: &agentv1.SnapshotBegin{Connector: alias, Base: from, Snapshot: to.Snapshot}, cancel: cancel}
 	defer d.stream.close()
 
-	end, err := source.Observe(ctx, func(objects []*connectorv1.Object) error { return d.take(ctx, objects) })
+	end, err := d.source.Observe(ctx, func(objects []*connectorv1.Object) error { return d.take(ctx, objects) })
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
@@ -114,12 +126,28 @@ func push(ctx context.Context, client agentv1.AgentServiceClient, source Source,
 		}
 		return nil, err
 	}
+	if d.header.GetComplete() {
+		// Changes of what was not read whole would look whole.
+		to.Cursor = end.GetCursor()
+	}
+	if f, ok := d.source.(Following); ok {
+		to.Scope = f.Scope()
+	}
 	changed, sent := d.held.sent()
-	if err := base.SetObserved(ctx, source.Alias(), d.header.GetSnapshot(), changed, d.removed, from == ""); err != nil {
-		return nil, fmt.Errorf("keep what was observed of %s: %w", source.Alias(), err)
+	return d.keep(ctx, base, to, changed, sent, from == "")
+}
+
+// keep makes what was acknowledged the base.
+func (d *delta) keep(ctx context.Context, base Base, to State, changed iter.Seq2[string, [32]byte], sent int, full bool) (*Result, error) {
+	var err error
+	if to.Set, err = d.set.MarshalBinary(); err == nil {
+		err = base.SetObserved(ctx, d.source.Alias(), to, changed, d.removed, full)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep what was observed of %s: %w", d.source.Alias(), err)
 	}
 	return &Result{
-		Snapshot: d.header.GetSnapshot(), Sent: sent, Removed: len(d.removed),
+		Snapshot: to.Snapshot, Sent: sent, Removed: len(d.removed),
 		Objects: d.header.GetObjects(), Complete: d.header.GetComplete(), Problems: d.problems,
 	}, nil
 }
@@ -129,10 +157,11 @@ type delta struct {
 	source  Source
 	held    *holdings
 	digests digester
+	// set is the digest over what the control plane holds, or will.
+	set connectorv1.SetDigest
 	// read counts the objects that stand.
 	read    int
 	removed []string
-	began   time.Time
 	header  *planv1.SnapshotHeader
 	stream  *upload
 
@@ -162,14 +191,26 @@ func (d *delta) take(ctx context.Context, objects []*connectorv1.Object) error {
 		if held.known && held.digest == digest {
 			continue
 		}
-		held.digest, held.known, held.sent = digest, true, true
-		if len(d.batch) > 0 && (len(d.batch) == maxBatchObjects || d.bytes+size > maxBatchBytes) {
-			if err := d.flush(ctx); err != nil {
-				return err
-			}
+		if held.known {
+			d.set.Remove(held.anchor, held.digest)
 		}
-		d.batch, d.bytes = append(d.batch, o), d.bytes+size
+		held.digest, held.known, held.sent = digest, true, true
+		d.set.Add(held.anchor, digest)
+		if err := d.add(ctx, o, size); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// add puts an object of that many octets into the batch.
+func (d *delta) add(ctx context.Context, o *connectorv1.Object, size int) error {
+	if len(d.batch) > 0 && (len(d.batch) == maxBatchObjects || d.bytes+size > maxBatchBytes) {
+		if err := d.flush(ctx); err != nil {
+			return err
+		}
+	}
+	d.batch, d.bytes = append(d.batch, o), d.bytes+size
 	return nil
 }
 
@@ -191,13 +232,17 @@ func (d *delta) finish(ctx context.Context, end *connectorv1.ObserveEnd) error {
 		return p.GetSeverity() == connectorv1.Severity_SEVERITY_INCOMPLETE
 	})
 	// What was not seen is gone only when everything was read.
-	d.removed = d.held.settle(d.header.GetComplete())
+	d.removed = d.held.settle(d.header.GetComplete(), &d.set)
+	return d.close(ctx, end.GetMethod())
+}
+
+// close sends the removals and the end, and waits for the acknowledgement.
+func (d *delta) close(ctx context.Context, method string) error {
 	for chunk := range slices.Chunk(d.removed, maxBatchObjects) {
 		if err := d.stream.send(ctx, &agentv1.ObservedBatch{Removed: chunk}, len(chunk)*48); err != nil {
 			return err
 		}
 	}
-	d.header.SetDigest, d.header.Objects = d.held.sum()
-	d.header.ObservedAt = timestamppb.New(d.began)
-	return d.stream.end(ctx, &agentv1.SnapshotEnd{Header: d.header, Method: end.GetMethod(), Problems: d.problems})
+	d.header.SetDigest, d.header.Objects = d.set.Sum()
+	return d.stream.end(ctx, &agentv1.SnapshotEnd{Header: d.header, Method: method, Problems: d.problems})
 }

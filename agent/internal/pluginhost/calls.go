@@ -2,8 +2,16 @@ package pluginhost
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/reevehq/reeve/plugins/sdk"
+	"github.com/reevehq/reeve/plugins/sdk/host"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
@@ -130,6 +138,53 @@ func (i *Instance) Observe(ctx context.Context, batch func([]*connectorv1.Object
 		return err
 	})
 	return end, err
+}
+
+// Changes reads what changed since cursor, unfiltered, as Observe does. A cursor
+// that the directory does not know any more is a problem of code CURSOR_LOST.
+func (i *Instance) Changes(ctx context.Context, cursor []byte, to host.Delta) (*connectorv1.ObserveEnd, error) {
+	var end *connectorv1.ObserveEnd
+	err := i.call(ctx, i.options.ObserveTimeout, func(ctx context.Context, p *process) (err error) {
+		end, err = p.client.Changes(ctx, cursor, to)
+		return err
+	})
+	return end, err
+}
+
+// Watch calls changed when it is ready and after each change until ctx or the
+// connector's process ends. It has no bound: that nothing changes is no fault.
+func (i *Instance) Watch(ctx context.Context, cursor []byte, changed func()) error {
+	p, err := i.process(ctx)
+	if err != nil {
+		return err
+	}
+	return p.client.Watch(ctx, cursor, changed)
+}
+
+// Can reports whether the instance declared the capability when last up.
+func (i *Instance) Can(c connectorv1.Capability) bool { return slices.Contains(i.Capabilities(), c) }
+
+// Scope identifies what the instance reads and what of it is released: its
+// settings, what it declares and agent.yaml's list. It is empty until the
+// connector was up once.
+func (i *Instance) Scope() string {
+	known := i.lastKnown()
+	if known == nil {
+		return ""
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q\n", i.spec.Connector, known.version, i.spec.Settings)
+	for _, name := range slices.Sorted(maps.Keys(i.release)) {
+		fmt.Fprintf(h, "%q\n", name)
+	}
+	for _, t := range known.types {
+		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+		if err != nil {
+			return "" // no text that came over the wire
+		}
+		fmt.Fprintf(h, "%q\n", encoded)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Read returns the present state of up to 100 objects, unfiltered, one result

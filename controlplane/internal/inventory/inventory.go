@@ -45,6 +45,12 @@ type Connector struct {
 	Current int64
 	// Header of the current snapshot, nil before the first.
 	Header *planv1.SnapshotHeader
+	// Set is the digest over the current snapshot's objects, as
+	// connectorv1.SetDigest writes it; nil when it is not known.
+	Set []byte
+	// Whole is the name of the snapshot that was last read whole and complete. The
+	// current one is it, or follows from it by what changed since.
+	Whole string
 	// Problems of the current snapshot.
 	Problems []*connectorv1.Problem
 	// Method says how the current snapshot knows that it is complete.

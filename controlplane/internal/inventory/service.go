@@ -239,12 +239,16 @@ type Receiver struct {
 	tenant, alias string
 	seq           int64
 	id            string
+	// incremental: only what changed was read. set is the digest over the objects
+	// at seq as far as they have come.
+	incremental bool
+	set         connectorv1.SetDigest
 }
 
 // Begin starts receiving a snapshot. A delta against another snapshot than the
 // current one is ErrResync.
 func (s *Service) Begin(ctx context.Context, tenant, agent string, begin *agentv1.SnapshotBegin) (*Receiver, error) {
-	r := &Receiver{s: s, tenant: tenant, alias: begin.GetConnector(), id: begin.GetSnapshot()}
+	r := &Receiver{s: s, tenant: tenant, alias: begin.GetConnector(), id: begin.GetSnapshot(), incremental: begin.GetIncremental()}
 	err := s.db.Do(ctx, func(t tx.Tx) error {
 		c, err := s.store.Connector(t, tenant, begin.GetConnector())
 		if err != nil {
@@ -258,6 +262,13 @@ func (s *Service) Begin(ctx context.Context, tenant, agent string, begin *agentv
 		}
 		if begin.GetBase() != "" && begin.GetBase() != c.Header.GetSnapshot() {
 			return fmt.Errorf("%w: base is %s, here is %s", ErrResync, begin.GetBase(), c.Header.GetSnapshot())
+		}
+		r.set = connectorv1.SetDigest{}
+		if begin.GetBase() == "" && r.incremental {
+			return fmt.Errorf("%w: snapshot %s of %s is incremental and has no base", ErrInvalid, r.id, c.Alias)
+		}
+		if begin.GetBase() != "" && r.set.UnmarshalBinary(c.Set) != nil && r.incremental {
+			return fmt.Errorf("%w: the digest of %s is not known here", ErrResync, c.Alias)
 		}
 		r.seq = max(c.Current, c.Receiving) + 1
 		if err := s.store.BeginSnapshot(t, tenant, c.Alias, r.seq, r.id); err != nil {
@@ -284,15 +295,32 @@ func (r *Receiver) Batch(ctx context.Context, batch *agentv1.ObservedBatch) erro
 		}
 		objects[i] = Object{Anchor: o.GetAnchor(), Type: o.GetType(), Digest: o.Digest(), Body: body}
 	}
-	return r.s.db.Do(ctx, func(t tx.Tx) error {
+	// A transaction may run again: the set moves when one has committed.
+	var ended []Object
+	err := r.s.db.Do(ctx, func(t tx.Tx) error {
 		if err := r.current(t); err != nil {
 			return err
 		}
-		if err := r.s.store.PutObjects(t, r.tenant, r.alias, r.seq, objects); err != nil {
+		ended = ended[:0]
+		end := func(anchor string, digest [32]byte) { ended = append(ended, Object{Anchor: anchor, Digest: digest}) }
+		if err := r.s.store.PutObjects(t, r.tenant, r.alias, r.seq, objects, end); err != nil {
 			return err
 		}
-		return r.s.store.CloseObjects(t, r.tenant, r.alias, r.seq, batch.GetRemoved())
+		return r.s.store.CloseObjects(t, r.tenant, r.alias, r.seq, batch.GetRemoved(), end)
 	})
+	if err != nil {
+		return err
+	}
+	if r.incremental {
+		for _, o := range ended {
+			r.set.Remove(o.Anchor, o.Digest)
+		}
+		// Of an anchor that came twice the first row ended with the second.
+		for _, o := range objects {
+			r.set.Add(o.Anchor, o.Digest)
+		}
+	}
+	return nil
 }
 
 // checkHeader compares a header, which plans will name, with what was begun.
@@ -316,14 +344,11 @@ func (r *Receiver) End(ctx context.Context, end *agentv1.SnapshotEnd) error {
 		if err := r.current(t); err != nil {
 			return err
 		}
-		if !end.GetHeader().GetComplete() {
-			if err := r.s.store.Reopen(t, r.tenant, r.alias, r.seq); err != nil {
-				return err
-			}
-		} else if err := r.verify(t, end.GetHeader()); err != nil {
+		set, err := r.close(t, end.GetHeader())
+		if err != nil {
 			return err
 		}
-		if err := r.s.store.EndSnapshot(t, r.tenant, r.alias, r.seq, end); err != nil {
+		if err := r.s.store.EndSnapshot(t, r.tenant, r.alias, r.seq, end, set); err != nil {
 			return err
 		}
 		if err := r.s.store.Prune(t, r.tenant, r.alias, r.seq); err != nil {
@@ -340,6 +365,33 @@ func (r *Receiver) End(ctx context.Context, end *agentv1.SnapshotEnd) error {
 	return nil
 }
 
+// close holds the objects against the header and returns the digest over them,
+// encoded. A whole read is counted anew, an incremental one by what changed.
+func (r *Receiver) close(t tx.Tx, header *planv1.SnapshotHeader) ([]byte, error) {
+	switch {
+	case r.incremental && !header.GetComplete():
+		return nil, fmt.Errorf("%w: an incremental snapshot of %s that is not complete", ErrInvalid, r.alias)
+	case r.incremental:
+		return r.verify(header, &r.set)
+	case !header.GetComplete():
+		if err := r.s.store.Reopen(t, r.tenant, r.alias, r.seq); err != nil {
+			return nil, err
+		}
+	default:
+		if err := r.s.store.SetWhole(t, r.tenant, r.alias, r.id); err != nil {
+			return nil, err
+		}
+	}
+	var set connectorv1.SetDigest
+	if err := r.s.store.Digests(t, r.tenant, r.alias, r.seq, set.Add); err != nil {
+		return nil, err
+	}
+	if !header.GetComplete() {
+		return set.MarshalBinary()
+	}
+	return r.verify(header, &set)
+}
+
 // current fails when another snapshot of the connector has begun since.
 func (r *Receiver) current(t tx.Tx) error {
 	c, err := r.s.store.Connector(t, r.tenant, r.alias)
@@ -352,19 +404,12 @@ func (r *Receiver) current(t tx.Tx) error {
 	return nil
 }
 
-func (r *Receiver) verify(t tx.Tx, header *planv1.SnapshotHeader) error {
-	var set connectorv1.SetDigest
-	if err := r.s.store.Objects(t, r.tenant, r.alias, r.seq, func(o Object) error {
-		set.Add(o.Anchor, o.Digest)
-		return nil
-	}); err != nil {
-		return err
-	}
+func (r *Receiver) verify(header *planv1.SnapshotHeader, set *connectorv1.SetDigest) ([]byte, error) {
 	sum, count := set.Sum()
 	if count != header.GetObjects() || string(sum) != string(header.GetSetDigest()) {
-		return fmt.Errorf("%w: %s adds up to %d objects here, %d at the agent", ErrResync, r.alias, count, header.GetObjects())
+		return nil, fmt.Errorf("%w: %s adds up to %d objects here, %d at the agent", ErrResync, r.alias, count, header.GetObjects())
 	}
-	return nil
+	return set.MarshalBinary()
 }
 
 func (s *Service) record(t tx.Tx, tenant string, h *auditv1.Header, b *auditv1.Body) error {

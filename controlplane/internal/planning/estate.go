@@ -1,6 +1,7 @@
 package planning
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -94,7 +95,9 @@ func (s *Service) reconcile(t tx.Tx, tenant string, e *estate) error {
 		}
 		if c.Source() {
 			sources = append(sources, identity.SourceSnapshot{
-				Connector: c.Alias, Snapshot: c.Header.GetSnapshot(), Complete: c.Header.GetComplete(),
+				// Absence counts once a whole read: what follows from one by changes
+				// looked at nobody else.
+				Connector: c.Alias, Snapshot: cmp.Or(c.Whole, c.Header.GetSnapshot()), Complete: c.Header.GetComplete(),
 				At: c.Header.GetObservedAt().AsTime(), Objects: e.objects[c.Alias], Same: sameDirectory(e.connectors, c), Rebind: c.Rebind,
 			})
 			if c.Rebind {

@@ -33,7 +33,7 @@ func (Store) PutConnector(t tx.Tx, c inventory.Connector) error {
 }
 
 const selectConnector = `
-	SELECT c.tenant, c.alias, c.agent, c.state, c.fingerprint, c.confirmed, c.suspended, c.rebind, c.current, c.receiving, c.receiving_id,
+	SELECT c.tenant, c.alias, c.agent, c.state, c.fingerprint, c.confirmed, c.suspended, c.rebind, c.current, c.receiving, c.receiving_id, c.digests, c.whole,
 	       s.header, s.method, s.problems
 	FROM connector c
 	LEFT JOIN snapshot s ON s.tenant = c.tenant AND s.connector = c.alias AND s.seq = c.current
@@ -58,7 +58,7 @@ func scan(row tx.Scanner) (inventory.Connector, error) {
 	var state, header, problems []byte
 	var method sql.NullString
 	err := row.Scan(&c.Tenant, &c.Alias, &c.Agent, &state, &c.Fingerprint, &c.Confirmed, &c.Suspended, &c.Rebind,
-		&c.Current, &c.Receiving, &c.ReceivingID, &header, &method, &problems)
+		&c.Current, &c.Receiving, &c.ReceivingID, &c.Set, &c.Whole, &header, &method, &problems)
 	if err != nil {
 		return c, err
 	}
@@ -123,14 +123,14 @@ func (Store) CloseAll(t tx.Tx, tenant, alias string, seq int64) error {
 }
 
 // PutObjects implements inventory.Store.
-func (s Store) PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []inventory.Object) error {
+func (s Store) PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []inventory.Object, ended func(string, [32]byte)) error {
 	closeOld, err := t.Prepare(closeLive)
 	if err != nil {
 		return err
 	}
 	defer closeOld.Close()
 	// A batch may be sent again after a lost acknowledgement.
-	drop, err := t.Prepare(`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL AND valid_from = $4`)
+	drop, err := t.Prepare(`DELETE FROM object WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL AND valid_from = $4 RETURNING digest`)
 	if err != nil {
 		return err
 	}
@@ -142,10 +142,10 @@ func (s Store) PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []in
 	}
 	defer insert.Close()
 	for _, o := range objects {
-		if _, err := drop.Exec(tenant, alias, o.Anchor, seq); err != nil {
+		if err := end(drop.QueryRow(tenant, alias, o.Anchor, seq), o.Anchor, ended); err != nil {
 			return err
 		}
-		if _, err := closeOld.Exec(tenant, alias, o.Anchor, seq); err != nil {
+		if err := end(closeOld.QueryRow(tenant, alias, o.Anchor, seq), o.Anchor, ended); err != nil {
 			return err
 		}
 		if _, err := insert.Exec(tenant, alias, o.Anchor, o.Type, o.Digest[:], o.Body, seq); err != nil {
@@ -155,12 +155,34 @@ func (s Store) PutObjects(t tx.Tx, tenant, alias string, seq int64, objects []in
 	return nil
 }
 
-const closeLive = `UPDATE object SET valid_to = $4 WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL`
+// end tells the digest of the row that ended, if there was one.
+func end(row *sql.Row, anchor string, ended func(string, [32]byte)) error {
+	var raw []byte
+	if err := row.Scan(&raw); errors.Is(err, sql.ErrNoRows) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	digest, err := digestOf(anchor, raw)
+	if err == nil {
+		ended(anchor, digest)
+	}
+	return err
+}
+
+func digestOf(anchor string, raw []byte) (digest [32]byte, err error) {
+	if copy(digest[:], raw) != len(digest) {
+		return digest, fmt.Errorf("object %s has a digest of %d bytes", anchor, len(raw))
+	}
+	return digest, nil
+}
+
+const closeLive = `UPDATE object SET valid_to = $4 WHERE tenant = $1 AND connector = $2 AND anchor = $3 AND valid_to IS NULL RETURNING digest`
 
 // CloseObjects implements inventory.Store.
-func (Store) CloseObjects(t tx.Tx, tenant, alias string, seq int64, anchors []string) error {
+func (Store) CloseObjects(t tx.Tx, tenant, alias string, seq int64, anchors []string, ended func(string, [32]byte)) error {
 	for _, anchor := range anchors {
-		if _, err := t.Exec(closeLive, tenant, alias, anchor, seq); err != nil {
+		if err := end(t.QueryRow(closeLive, tenant, alias, anchor, seq), anchor, ended); err != nil {
 			return err
 		}
 	}
@@ -177,7 +199,7 @@ func (Store) Reopen(t tx.Tx, tenant, alias string, seq int64) error {
 }
 
 // EndSnapshot implements inventory.Store.
-func (Store) EndSnapshot(t tx.Tx, tenant, alias string, seq int64, end *agentv1.SnapshotEnd) error {
+func (Store) EndSnapshot(t tx.Tx, tenant, alias string, seq int64, end *agentv1.SnapshotEnd, set []byte) error {
 	header, err := proto.Marshal(end.GetHeader())
 	if err != nil {
 		return err
@@ -192,7 +214,13 @@ func (Store) EndSnapshot(t tx.Tx, tenant, alias string, seq int64, end *agentv1.
 		return err
 	}
 	_, err = t.Exec(`
-		UPDATE connector SET current = $3, receiving = 0, receiving_id = '' WHERE tenant = $1 AND alias = $2`, tenant, alias, seq)
+		UPDATE connector SET current = $3, receiving = 0, receiving_id = '', digests = $4 WHERE tenant = $1 AND alias = $2`, tenant, alias, seq, set)
+	return err
+}
+
+// SetWhole implements inventory.Store.
+func (Store) SetWhole(t tx.Tx, tenant, alias, snapshot string) error {
+	_, err := t.Exec(`UPDATE connector SET whole = $3 WHERE tenant = $1 AND alias = $2`, tenant, alias, snapshot)
 	return err
 }
 
@@ -222,6 +250,28 @@ func (Store) ObjectsAfter(t tx.Tx, tenant, alias string, seq int64, after string
 	return tx.Collect(t, scanObject, `SELECT anchor, type, digest, body`+live+` AND anchor > $4 ORDER BY anchor LIMIT $5`, tenant, alias, seq, after, limit)
 }
 
+// Digests implements inventory.Store.
+func (Store) Digests(t tx.Tx, tenant, alias string, seq int64, f func(string, [32]byte)) error {
+	rows, err := t.Query(`SELECT anchor, digest`+live, tenant, alias, seq)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var anchor string
+		var raw []byte
+		if err := rows.Scan(&anchor, &raw); err != nil {
+			return err
+		}
+		digest, err := digestOf(anchor, raw)
+		if err != nil {
+			return err
+		}
+		f(anchor, digest)
+	}
+	return rows.Err()
+}
+
 // Object implements inventory.Store.
 func (Store) Object(t tx.Tx, tenant, alias string, seq int64, anchor string) (inventory.Object, bool, error) {
 	o, err := scanObject(t.QueryRow(`SELECT anchor, type, digest, body`+live+` AND anchor = $4`, tenant, alias, seq, anchor))
@@ -236,10 +286,8 @@ func scanObject(row tx.Scanner) (o inventory.Object, err error) {
 	if err := row.Scan(&o.Anchor, &o.Type, &digest, &o.Body); err != nil {
 		return o, err
 	}
-	if copy(o.Digest[:], digest) != len(o.Digest) {
-		return o, fmt.Errorf("object %s has a digest of %d bytes", o.Anchor, len(digest))
-	}
-	return o, nil
+	o.Digest, err = digestOf(o.Anchor, digest)
+	return o, err
 }
 
 // Prune implements inventory.Store.
