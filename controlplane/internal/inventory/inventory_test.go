@@ -68,9 +68,10 @@ func object(anchor, value string) *connectorv1.Object {
 }
 
 // send pushes a snapshot the way an agent does: a delta against base, or all of
-// it when base is empty.
+// it when base is empty. Complete deltas of an odd name are incremental.
 func (d desk) send(ctx context.Context, tenant, id, base string, have, want map[string]string, complete bool) error {
-	r, err := d.Begin(ctx, tenant, "dc1", &agentv1.SnapshotBegin{Connector: "corp", Snapshot: id, Base: base})
+	r, err := d.Begin(ctx, tenant, "dc1", &agentv1.SnapshotBegin{Connector: "corp", Snapshot: id, Base: base,
+		Incremental: base != "" && complete && id[len(id)-1]%2 == 1})
 	if err != nil {
 		return err
 	}
@@ -188,9 +189,15 @@ func TestDeltaAgainstAnotherSnapshotIsResynced(t *testing.T) {
 	if _, err := d.Begin(ctx, "fabrikam", "dc1", &agentv1.SnapshotBegin{Connector: "corp", Snapshot: "s9", Base: "s7"}); !errors.Is(err, inventory.ErrResync) {
 		t.Fatalf("unknown base: %v", err)
 	}
-	// A delta that does not add up to what the agent counted changes nothing.
-	if err := d.send(ctx, "fabrikam", "s2", "s1", map[string]string{"a": "1", "b": "2"}, map[string]string{"a": "1", "b": "2"}, true); !errors.Is(err, inventory.ErrResync) {
-		t.Fatalf("wrong sum: %v", err)
+	// A delta that does not add up to what the agent counted changes nothing,
+	// whole or incremental.
+	for _, id := range []string{"s2", "s3"} {
+		if err := d.send(ctx, "fabrikam", id, "s1", map[string]string{"a": "1", "b": "2"}, map[string]string{"a": "1", "b": "2"}, true); !errors.Is(err, inventory.ErrResync) {
+			t.Fatalf("wrong sum of %s: %v", id, err)
+		}
+	}
+	if _, err := d.Begin(ctx, "fabrikam", "dc1", &agentv1.SnapshotBegin{Connector: "corp", Snapshot: "s5", Incremental: true}); !errors.Is(err, inventory.ErrInvalid) {
+		t.Fatalf("incremental against nothing: %v", err)
 	}
 	if got := d.current(t, "fabrikam"); !maps.Equal(got, have) {
 		t.Fatalf("readers see %v", got)
