@@ -250,3 +250,13 @@ func Until(t testing.TB, what string, done func() (bool, string)) {
 	}
 	t.Fatalf("waited in vain until %s: %s", what, strings.TrimSpace(last))
 }
+
+// KillChildren ends what the process has started with SIGKILL, and not itself.
+func (p *Process) KillChildren() {
+	if p.cmd == nil {
+		return
+	}
+	for _, child := range children(p.cmd.Process.Pid) {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+	}
+}

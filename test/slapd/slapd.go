@@ -250,6 +250,20 @@ func (s *Server) Dump() ([]byte, error) {
 	return s.tool("slapcat", nil, "-n", "1", "-o", "ldif-wrap=no")
 }
 
+// Restore replaces the data by what Dump returned, as from a backup, and starts
+// the server on it.
+func (s *Server) Restore(dump []byte) error {
+	s.Stop()
+	data := filepath.Join(s.dir, "data")
+	if err := errors.Join(os.RemoveAll(data), os.Mkdir(data, 0o700)); err != nil {
+		return err
+	}
+	if err := s.load("1", string(dump)); err != nil {
+		return err
+	}
+	return s.Restart()
+}
+
 // load fills a database. Debian's slapadd 2.5 now and then ends of SIGABRT with
 // glibc's "double free or corruption" (seen once in some hundred loads): it is run
 // again on an empty directory, a few times.
