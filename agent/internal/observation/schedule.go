@@ -204,9 +204,14 @@ func (s *Schedule) read(ctx context.Context, source Source, whole bool, next tur
 // broke off may have missed something: it signals when it is ready again.
 func (s *Schedule) watch(ctx context.Context, source Following, changed chan<- struct{}) {
 	for pause := s.Pause; ; pause = min(2*pause, s.Every) {
-		if source.Can(connectorv1.Capability_CAPABILITY_WATCH) {
+		// What the connector can do shows when it is up.
+		if err := source.Ready(ctx); err == nil && source.Can(connectorv1.Capability_CAPABILITY_WATCH) {
+			ready := false
 			err := source.Watch(ctx, nil, func() {
-				pause = s.Pause
+				if !ready {
+					s.Logger.Info("watching for changes", "alias", source.Alias())
+				}
+				ready, pause = true, s.Pause
 				select {
 				case changed <- struct{}{}:
 				default:
