@@ -6,7 +6,8 @@
 //
 // plugins/sdk hands it settings and operations and takes objects and results;
 // it talks to one LDAP server and to nothing else: with go-ldap, but for Observe,
-// whose answers internal/message reads off a connection of their own. An object's
+// Changes and Watch, whose answers internal/message reads off connections of their
+// own. An object's
 // anchor is its entryUUID (RFC 4530) or nsUniqueId. It keeps nothing between
 // calls but connections and what the server said of itself.
 package ldap

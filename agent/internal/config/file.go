@@ -31,8 +31,8 @@ type File struct {
 	WorkloadAPI string `yaml:"workload_api"`
 	// Heartbeat is how often the agent reports; 5s to 10m, 30s by default.
 	Heartbeat Duration `yaml:"heartbeat"`
-	// ObserveEvery is how often every connector is read whole; at least 10s,
-	// 15m by default.
+	// ObserveEvery is how often every connector is read whole, one that tells its
+	// changes too; at least 10s, 15m by default.
 	ObserveEvery Duration `yaml:"observe_every"`
 	// Recipients are the age public keys to which new secrets are sealed, by
 	// the alias that plans use. A plan cannot bring a recipient of its own.
