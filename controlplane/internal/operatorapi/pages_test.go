@@ -65,10 +65,10 @@ func TestObjectsArePagedByKey(t *testing.T) {
 				return err
 			}
 		}
-		if err := store.PutObjects(t, "fabrikam", "corp", 1, objects); err != nil {
+		if err := store.PutObjects(t, "fabrikam", "corp", 1, objects, func(string, [32]byte) {}); err != nil {
 			return err
 		}
-		return store.EndSnapshot(t, "fabrikam", "corp", 1, &agentv1.SnapshotEnd{Header: &planv1.SnapshotHeader{}})
+		return store.EndSnapshot(t, "fabrikam", "corp", 1, &agentv1.SnapshotEnd{Header: &planv1.SnapshotHeader{}}, nil)
 	}
 	if err := s.DB.Do(t.Context(), put); err != nil {
 		t.Fatal(err)
