@@ -12,7 +12,7 @@ import (
 )
 
 // cuts is how many connections the walk cuts; `make faults` says more.
-var cuts = flag.Int("cuts", 80, "connections that are cut, at ever more bytes of a plan's conversation")
+var cuts = flag.Int("cuts", 48, "connections that are cut, at ever more bytes of a plan's conversation")
 
 // hurry has time pass quickly until the story is over or stop is called, so that
 // nobody who waits before dialling again is waited for.
