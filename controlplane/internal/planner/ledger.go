@@ -62,10 +62,24 @@ func Advance(entries []Entry, look Look, change *planv1.Change, receipt *auditv1
 // CompareEntries orders a ledger by connector, anchor, item, attribute, value,
 // member and cause.
 func CompareEntries(a, b Entry) int {
-	return cmp.Or(
-		strings.Compare(a.Connector, b.Connector), strings.Compare(a.Anchor, b.Anchor),
-		strings.Compare(string(a.Item), string(b.Item)), strings.Compare(a.Attribute, b.Attribute),
-		strings.Compare(a.Value, b.Value), strings.Compare(a.Member, b.Member), cmp.Compare(a.Cause, b.Cause))
+	return compareEntries(&a, &b)
+}
+
+// compareEntries stops at the first difference and copies nothing: ledgers are long.
+func compareEntries(a, b *Entry) int {
+	if c := strings.Compare(a.Connector, b.Connector); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Anchor, b.Anchor); c != 0 {
+		return c
+	}
+	if c := strings.Compare(string(a.Item), string(b.Item)); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Attribute, b.Attribute); c != 0 {
+		return c
+	}
+	return cmp.Or(strings.Compare(a.Value, b.Value), strings.Compare(a.Member, b.Member), cmp.Compare(a.Cause, b.Cause))
 }
 
 // writer is one receipt on its way into the ledger.

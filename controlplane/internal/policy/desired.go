@@ -21,14 +21,19 @@ import (
 // accounts disabled; a leaver's accounts are disabled, hold nothing, and are
 // marked for deletion when the retention has passed.
 func (p *Program) Desired(s Subject, grants []Grant, asOf time.Time) (Desired, error) {
-	d, err := p.desired(s, grants, asOf)
+	return p.judge(s, grants, asOf, nil)
+}
+
+// judge is Desired with what is known of conditions already; nil is nothing.
+func (p *Program) judge(s Subject, grants []Grant, asOf time.Time, known *verdicts) (Desired, error) {
+	d, err := p.desired(s, grants, asOf, known)
 	if err != nil {
 		return Desired{}, fmt.Errorf("identity %s: %w", printable(s.ID), err)
 	}
 	return d, nil
 }
 
-func (p *Program) desired(s Subject, grants []Grant, asOf time.Time) (Desired, error) {
+func (p *Program) desired(s Subject, grants []Grant, asOf time.Time, known *verdicts) (Desired, error) {
 	if err := s.check(); err != nil {
 		return Desired{}, err
 	}
@@ -37,7 +42,10 @@ func (p *Program) desired(s Subject, grants []Grant, asOf time.Time) (Desired, e
 		id:      types.String(s.ID), kind: types.String(s.Kind), state: types.String(s.State), msp: types.Bool(s.MSP),
 		params: p.params,
 	}
-	draft := draft{program: p, subject: s, asOf: asOf, vars: vars}
+	draft := draft{program: p, subject: s, asOf: asOf, vars: vars, known: known}
+	if known != nil {
+		clear(known.now)
+	}
 	if err := draft.grants(grants); err != nil {
 		return Desired{}, err
 	}
@@ -94,6 +102,7 @@ type draft struct {
 	problems []string
 	// granted places and when the last grant there ends; zero is open.
 	granted map[place]grantedUntil
+	known   *verdicts
 }
 
 type grantedUntil struct {
@@ -104,6 +113,9 @@ type grantedUntil struct {
 // grants takes the entitlements of grants that count at asOf, and notes where
 // grants have started, which is where an MSP identity has accounts.
 func (d *draft) grants(grants []Grant) error {
+	if len(grants) == 0 {
+		return nil
+	}
 	d.granted = map[place]grantedUntil{}
 	sorted := slices.SortedFunc(slices.Values(grants), func(a, b Grant) int {
 		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Entitlement, b.Entitlement), a.Start.Compare(b.Start), a.End.Compare(b.End))
@@ -170,11 +182,11 @@ func refuses(e *Entitlement, g Grant) string {
 func (d *draft) roles() error {
 	for i := range d.program.roles {
 		role := &d.program.roles[i]
-		fits, err := d.program.truth(role.when, d.vars)
+		holds, err := d.holds(role)
 		if err != nil {
 			return err
 		}
-		if !fits {
+		if !holds {
 			continue
 		}
 		for j := range role.accounts {

@@ -59,6 +59,8 @@ type expression struct {
 	// MaxCost instead.
 	worst   uint64
 	watched bool
+	// reads is nil where it cannot be told.
+	reads *reads
 }
 
 // compiler type-checks rules and collects problems.
@@ -89,6 +91,8 @@ func (c *compiler) compile(env *cel.Env, e Expr, rule string, want ...*cel.Type)
 	if !c.known(env, e, rule, parsed) {
 		return nil
 	}
+	// Checking writes qualified names into the tree.
+	asks, told := readsOf(parsed)
 	checked, issues := env.Check(parsed)
 	if issues.Err() != nil {
 		c.issues(e, rule, issues)
@@ -115,6 +119,9 @@ func (c *compiler) compile(env *cel.Env, e Expr, rule string, want ...*cel.Type)
 		return nil
 	}
 	x := &expression{at: e.At, rule: rule, worst: estimate.Max, watched: estimate.Max > cheapCost}
+	if told {
+		x.reads = &asks
+	}
 	var options []cel.ProgramOption
 	if x.watched {
 		options = append(options, cel.CostLimit(MaxCost))
@@ -198,14 +205,8 @@ func (c *compiler) field(env *cel.Env, x ast.Expr, rule string, at Position) {
 // attribute refuses names of attributes that no source gives: they would be
 // empty for everybody, and a rule on them silently wrong.
 func (c *compiler) attribute(call ast.CallExpr, rule string, at Position) {
-	if !call.IsMemberFunction() || len(c.attributes) == 0 || len(call.Args()) != 1 || call.FunctionName() != "attr" && call.FunctionName() != "attrs" {
-		return
-	}
-	if call.Target().Kind() != ast.IdentKind || call.Target().AsIdent() != "identity" || call.Args()[0].Kind() != ast.LiteralKind {
-		return
-	}
-	if text, ok := call.Args()[0].AsLiteral().(types.String); ok && !slices.Contains(c.attributes, string(text)) {
-		c.add(at, rule, fmt.Sprintf("no source gives identities an attribute %q", string(text)), didYouMean(string(text), c.attributes))
+	if name, ok := attributeRead(call); ok && len(c.attributes) > 0 && !slices.Contains(c.attributes, name) {
+		c.add(at, rule, fmt.Sprintf("no source gives identities an attribute %q", name), didYouMean(name, c.attributes))
 	}
 }
 

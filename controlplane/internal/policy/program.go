@@ -26,6 +26,7 @@ type Program struct {
 	entitlements []Entitlement
 	byID         map[string]*Entitlement
 	rules        Rules
+	groups       []alike
 	// allowance is nil when evaluations are not counted together.
 	allowance *Allowance
 }
@@ -36,6 +37,8 @@ type roleProgram struct {
 	when         *expression
 	accounts     []accountProgram
 	entitlements []string
+	// group of roles that read the same, -1 for none, and the place in it.
+	group, place int
 }
 
 type accountProgram struct {
@@ -113,6 +116,7 @@ func compile(b *Bundle, bound map[string]parameterValue) (*Program, error) {
 		}
 		p.roles = append(p.roles, role)
 	}
+	p.group()
 	// The MSP's people come from the MSP's own source and bundle.
 	c.attributes = nil
 	for i := range b.MSP.Accounts {

@@ -18,9 +18,9 @@ func Canonical(rule MatchingRule, value []byte) []byte {
 	}
 	switch rule {
 	case MatchingRule_MATCHING_RULE_CASE_IGNORE:
-		return []byte(FoldSpace(FoldCase(string(value))))
+		return folded(value, FoldSpace(FoldCase(string(value))))
 	case MatchingRule_MATCHING_RULE_CASE_EXACT:
-		return []byte(FoldSpace(string(value)))
+		return folded(value, FoldSpace(string(value)))
 	case MatchingRule_MATCHING_RULE_INTEGER:
 		return canonicalInteger(value)
 	case MatchingRule_MATCHING_RULE_BOOLEAN:
@@ -37,10 +37,21 @@ func Canonical(rule MatchingRule, value []byte) []byte {
 	}
 }
 
+// folded is the value itself where folding did not change it, as mostly.
+func folded(value []byte, form string) []byte {
+	if form == string(value) {
+		return value
+	}
+	return []byte(form)
+}
+
 // FoldCase maps characters that differ only in case to one character. It is
 // simple folding, rune by rune: "ß" and "ss" stay different, as they do in the
 // directories we compare with.
 func FoldCase(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf || 'A' <= r && r <= 'Z' }) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if r < utf8.RuneSelf {
 			if 'A' <= r && r <= 'Z' {
@@ -65,7 +76,24 @@ func FoldCase(s string) string {
 // FoldSpace removes outer spaces and makes every inner run of spaces one space
 // (RFC 4518 2.6.1).
 func FoldSpace(s string) string {
+	if plainSpaces(s) {
+		return s
+	}
 	return strings.Join(strings.Fields(s), " ")
+}
+
+// plainSpaces reports that a text is ASCII whose only spaces are single ones
+// between other characters.
+func plainSpaces(s string) bool {
+	before := byte(' ')
+	for i := range len(s) {
+		c := s[i]
+		if c >= utf8.RuneSelf || c < ' ' || c == ' ' && before == ' ' {
+			return false
+		}
+		before = c
+	}
+	return s == "" || before != ' '
 }
 
 func canonicalInteger(value []byte) []byte {
@@ -96,11 +124,17 @@ func SameValues(rule MatchingRule, a, b [][]byte) bool {
 	if len(a) != len(b) {
 		return false
 	}
+	if slices.EqualFunc(a, b, bytes.Equal) {
+		return true
+	}
 	return slices.EqualFunc(canonicalSorted(rule, a), canonicalSorted(rule, b), bytes.Equal)
 }
 
 // HasValue reports whether values holds value under rule.
 func HasValue(rule MatchingRule, values [][]byte, value []byte) bool {
+	if len(values) == 0 {
+		return false
+	}
 	want := Canonical(rule, value)
 	return slices.ContainsFunc(values, func(v []byte) bool { return bytes.Equal(Canonical(rule, v), want) })
 }

@@ -15,6 +15,7 @@ func NewComponent(typ, value string) *Component {
 // same name under rule. Part types never count case (RFC 4514 2.3, 3).
 func (n *Name) Key(rule CaseRule) string {
 	var b strings.Builder
+	b.Grow(24 * len(n.GetComponents()))
 	for _, c := range n.GetComponents() {
 		c.appendKey(&b, rule)
 		b.WriteByte(',')
@@ -30,10 +31,16 @@ func (c *Component) Key(rule CaseRule) string {
 }
 
 func (c *Component) appendKey(b *strings.Builder, rule CaseRule) {
+	if len(c.GetParts()) == 1 {
+		c.GetParts()[0].appendKey(b, rule)
+		b.WriteByte('+')
+		return
+	}
 	parts := make([]string, len(c.GetParts()))
 	for i, p := range c.GetParts() {
-		// Quoted, so that no value can imitate a boundary between parts.
-		parts[i] = keyType(FoldCase(p.GetType())) + "=" + strconv.Quote(FoldValue(p.GetValue(), rule))
+		var part strings.Builder
+		p.appendKey(&part, rule)
+		parts[i] = part.String()
 	}
 	slices.Sort(parts)
 	for _, p := range parts {
@@ -42,10 +49,24 @@ func (c *Component) appendKey(b *strings.Builder, rule CaseRule) {
 	}
 }
 
+func (p *Part) appendKey(b *strings.Builder, rule CaseRule) {
+	b.WriteString(keyType(FoldCase(p.GetType())))
+	b.WriteByte('=')
+	// Quoted, so that no value can imitate a boundary between parts.
+	value := FoldValue(p.GetValue(), rule)
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		b.WriteString(strconv.Quote(value))
+		return
+	}
+	b.WriteByte('"')
+	b.WriteString(value)
+	b.WriteByte('"')
+}
+
 // keyType quotes a type that is no descriptor of RFC 4512, so that it cannot
 // imitate a boundary either.
 func keyType(typ string) string {
-	if strings.ContainsFunc(typ, func(r rune) bool { return strings.ContainsRune(`"=+,`, r) }) {
+	if strings.ContainsAny(typ, `"=+,`) {
 		return strconv.Quote(typ)
 	}
 	return typ
