@@ -2,7 +2,6 @@ package planner
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/reevehq/reeve/controlplane/internal/policy"
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
@@ -42,7 +41,7 @@ func (p *plan) accounts() error {
 			if p.targets[key] != nil {
 				return fmt.Errorf("%w: identity %q has two %s accounts on %s", ErrInput, d.Subject, a.Purpose, a.Connector)
 			}
-			w := &wanted{identity: d.Subject, link: v.accounts[accountKey{d.Subject, a.Purpose}],
+			w := &wanted{identity: d.Subject, link: v.account(d.Subject, a.Purpose),
 				target: &target{view: v, typ: a.Type, want: a, cause: cause, name: nameOf(a.Name)}}
 			if p.locate(w) {
 				byConnector[a.Connector] = append(byConnector[a.Connector], w)
@@ -103,10 +102,10 @@ func (p *plan) creatable(w *wanted, hold func(FindingKind, string, ...any) bool)
 	switch {
 	case t == nil:
 		return hold(FindingHeld, "The connector does not have the type %s; change the mapping.", a.Type)
-	case slices.Contains(p.in.Undecided, Undecided{Connector: a.Connector, Identity: w.identity}):
+	case p.undecided[Undecided{Connector: a.Connector, Identity: w.identity}]:
 		return hold(FindingHeld, "The account may be there already: a case is open over whose it is, and none is created before it is decided.")
 	case v.conn.Mode != ModeEnforce:
-		if v.names[w.name.Key(v.conn.CaseRule)] != nil {
+		if v.names.last(w.name.Key(v.conn.CaseRule)) != nil {
 			return hold(FindingCollision, "The name is taken by an object that is not linked to this identity; link them by deciding the case, or change the name in the source.")
 		}
 		return hold(FindingHeld, "The account is missing and is not created before the client sets the connector to enforce.")
@@ -269,8 +268,8 @@ func credentialKind(a *policy.Account) string {
 // the role or the grant that asked for them is gone. Adopted ones are the
 // client's and stay.
 func (p *plan) undesired(v *view) {
-	for _, anchor := range keysOf(v.links) {
-		l, obj := v.links[anchor], v.anchors[anchor]
+	for _, l := range v.linked {
+		anchor, obj := l.Anchor, v.anchors[l.Anchor]
 		if obj == nil || p.wants(v, l) || obj.GetEnablement() != connectorv1.Enablement_ENABLEMENT_ENABLED {
 			continue
 		}

@@ -287,9 +287,9 @@ func (p *plan) referenceDelta(w *wanted, a *policy.DesiredAttribute, t *connecto
 func (p *plan) refer(w *wanted, identities []string, refs map[string]*connectorv1.ObjectRef, hold func(string)) ([][]byte, bool) {
 	var out [][]byte
 	for _, identity := range identities {
-		to := p.targets[targetKey{w.want.Connector, identity, w.want.Purpose}]
+		to := p.targetOf(w.view, identity, w.want.Purpose)
 		if to == nil {
-			to = p.targets[targetKey{w.want.Connector, identity, "normal"}]
+			to = p.targetOf(w.view, identity, "normal")
 		}
 		if to == nil || to.leaving || to.obj == nil && to.create == "" {
 			hold("names identity " + strconv.Quote(identity) + ", who has no account here yet; it is written once there is one.")

@@ -177,8 +177,8 @@ func (p *plan) unasked(v *view) {
 	if v.idle() != "" {
 		return
 	}
-	for _, anchor := range keysOf(v.links) {
-		l, obj := v.links[anchor], v.anchors[anchor]
+	for _, l := range v.linked {
+		anchor, obj := l.Anchor, v.anchors[l.Anchor]
 		if obj == nil || p.unjudged[l.Identity] || p.leavers[l.Identity] {
 			continue
 		}

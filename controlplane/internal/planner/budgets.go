@@ -23,10 +23,6 @@ func (p *plan) loses(c *planv1.Change, person string) {
 // budget lets pass. Everything else in the plan goes on, except what needs a held
 // removal first.
 func (p *plan) keepBudgets() {
-	managed := map[string]bool{}
-	for _, l := range p.in.Links {
-		managed[l.Identity] = true
-	}
 	budgets := p.in.Rules.Budgets
 	for _, b := range []struct {
 		kind   planv1.Removal
@@ -46,13 +42,13 @@ func (p *plan) keepBudgets() {
 				people[l.person] = true
 			}
 		}
-		if len(people) <= b.budget.Floor || len(people)*100 <= b.budget.Percent*len(managed) {
+		if len(people) <= b.budget.Floor || len(people)*100 <= b.budget.Percent*p.managed {
 			continue
 		}
 		p.find(FindingHeld, "", b.remedy, "", fmt.Sprintf(
 			"%d of %d managed people would %s, more than the budget of %d percent and at least %d; these %d changes are left out. "+
 				"See that the source is right; if it is, raise the %s budget in the policy's safety rules for this plan.",
-			len(people), len(managed), b.lose, b.budget.Percent, b.budget.Floor, len(ids), b.remedy))
+			len(people), p.managed, b.lose, b.budget.Percent, b.budget.Floor, len(ids), b.remedy))
 		dependents := p.drop(ids)
 		for _, id := range dependents {
 			c := p.changes[id]

@@ -4,6 +4,7 @@
 // Plan is one pure function: it reads its Input and nothing else, and equal
 // inputs, in whatever order their parts come, give equal bytes. Onboarding, a
 // change, a leaver, the end of a grant and offboarding differ only in inputs.
+// Standing makes the same plan from what changed since the last one.
 // The ledger's rules (Advance, Settle) stand here too, because what offboarding
 // takes back follows from how receipts move the ledger.
 //

@@ -68,6 +68,7 @@ func (p *plan) add(c *planv1.Change, level uint32, dependsOn ...string) *planv1.
 		}
 		return c
 	}
+	p.loud[c.GetIdentity()] = true
 	c.Id, c.Level = id, level
 	c.DependsOn = slices.DeleteFunc(slices.Clone(dependsOn), func(d string) bool { return d == "" })
 	slices.Sort(c.DependsOn)

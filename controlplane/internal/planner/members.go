@@ -35,71 +35,21 @@ type governed struct {
 
 // memberships plans who comes into and goes out of groups.
 func (p *plan) memberships() error {
-	groups := map[object]*governed{}
-	at := func(v *view, group *connectorv1.Object) *governed {
-		key := object{v.conn.Alias, group.GetAnchor()}
-		if groups[key] == nil {
-			groups[key] = &governed{group: group, seats: map[string]*seat{}}
-		}
-		return groups[key]
+	groups, err := p.governs()
+	if err != nil {
+		return err
 	}
-	byEntitlement := map[string]*governed{}
-	// A group that an entitlement names and that is not found may have been
-	// renamed: then the ledger knows it only by its anchor.
-	lost := map[string]bool{}
-	for i := range p.in.Entitlements {
-		e := &p.in.Entitlements[i]
-		v := p.views[e.Connector]
-		if v == nil || v.idle() != "" {
-			continue
-		}
-		group := v.group(e)
-		if group == nil {
-			lost[e.Connector] = true
-			p.find(FindingHeld, e.Connector, e.ID, "", p.missing(v, e))
-			continue
-		}
-		g := at(v, group)
-		g.named = true
-		if e.Authority == policy.Authoritative {
-			cause, err := causeOf(e.Cause)
-			if err != nil {
-				return fmt.Errorf("entitlement %q: %w", e.ID, err)
-			}
-			if !g.authoritative || cause == planv1.Cause_CAUSE_CLIENT {
-				g.cause = cause
-			}
-			g.authoritative = true
-		}
-		byEntitlement[e.ID] = g
+	if p.standing != nil && !p.standing.governsSame(groups) {
+		return errOthersGroups
 	}
 	for i := range p.in.Desired {
-		if err := p.seats(&p.in.Desired[i], byEntitlement); err != nil {
+		if err := p.seats(&p.in.Desired[i], groups.byEntitlement); err != nil {
 			return err
 		}
 	}
-	for _, alias := range p.aliases {
-		v := p.views[alias]
-		for _, anchor := range keysOf(v.entries) {
-			isGroup := slices.ContainsFunc(v.entries[anchor], func(e *Entry) bool { return e.Item == ItemMember })
-			if group := v.anchors[anchor]; isGroup && group != nil {
-				at(v, group)
-			}
-		}
-	}
-	keys := make([]object, 0, len(groups))
-	for key := range groups {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b object) int {
-		if a.connector != b.connector {
-			return strings.Compare(a.connector, b.connector)
-		}
-		return strings.Compare(a.anchor, b.anchor)
-	})
-	for _, key := range keys {
-		g, v := groups[key], p.views[key.connector]
-		if !g.named && lost[key.connector] {
+	for _, key := range groups.keys() {
+		g, v := groups.all[key], p.views[key.connector]
+		if groups.skips(key) {
 			p.find(FindingHeld, key.connector, g.group.GetName().Text(), "",
 				"Reeve put members into this group and no entitlement names it, while another entitlement's group is missing; if it was renamed, correct the entitlement's name.")
 			continue
@@ -127,7 +77,7 @@ func (p *plan) missing(v *view, e *policy.Entitlement) string {
 
 // group finds an entitlement's group, nil when there is none of that type.
 func (v *view) group(e *policy.Entitlement) *connectorv1.Object {
-	group := v.names[nameOf(e.Name).Key(v.conn.CaseRule)]
+	group := v.names.last(nameOf(e.Name).Key(v.conn.CaseRule))
 	if group.GetType() != e.Type || v.types[e.Type] == nil {
 		return nil
 	}
@@ -181,17 +131,12 @@ func (p *plan) seats(d *policy.Desired, byEntitlement map[string]*governed) erro
 // reason when the old one gave way.
 func (p *plan) seatMembers(v *view, g *governed) {
 	t := v.types[g.group.GetType()]
-	for _, key := range keysOf(g.seats) {
+	for _, key := range g.unsettled(v) {
 		s := g.seats[key]
 		hold := func(sentence string) {
 			p.find(FindingHeld, v.conn.Alias, g.group.GetName().Text(), s.identity, sentence)
 		}
-		if s.obj != nil && v.isMember(g.group, s.obj) {
-			e := v.memberEntry(g.group.GetAnchor(), s.obj.GetAnchor())
-			if e == nil || !isTrue(e.Last) || e.Cause == s.cause && e.EndsAt.Equal(s.reason.End) && (s.reason.End.IsZero() || e.Grant == s.reason.Grant) {
-				continue
-			}
-		} else if s.obj != nil && !v.canBeMember(g.group, s.obj) {
+		if s.obj != nil && !v.isMember(g.group, s.obj) && !v.canBeMember(g.group, s.obj) {
 			hold("The account cannot be a member: it has no name of its own of the kind by which this group names its members. Give it one, or use another group.")
 			continue
 		}
@@ -209,24 +154,44 @@ func (p *plan) seatMembers(v *view, g *governed) {
 	}
 }
 
-// memberEntry is the topmost entry of a membership.
-func (v *view) memberEntry(group, member string) *Entry {
-	entries, known := v.seated[group]
-	if !known {
-		entries = map[string]*Entry{}
-		for _, e := range v.entries[group] {
-			if e.Item == ItemMember && (entries[e.Member] == nil || e.Cause == planv1.Cause_CAUSE_MSP) {
-				entries[e.Member] = e
+// unsettled are the keys of seats that nobody has, or has for another reason,
+// sorted.
+func (g *governed) unsettled(v *view) []string {
+	var keys []string
+	for key, s := range g.seats {
+		if s.obj != nil && v.isMember(g.group, s.obj) {
+			e := v.memberEntry(g.group.GetAnchor(), s.obj.GetAnchor())
+			if e == nil || !isTrue(e.Last) || e.Cause == s.cause && e.EndsAt.Equal(s.reason.End) && (s.reason.End.IsZero() || e.Grant == s.reason.Grant) {
+				continue
 			}
 		}
-		v.seated[group] = entries
+		keys = append(keys, key)
 	}
-	return entries[member]
+	slices.Sort(keys)
+	return keys
+}
+
+// memberEntry is the topmost entry of a membership.
+func (v *view) memberEntry(group, member string) *Entry {
+	entries := v.entries[group]
+	at, _ := slices.BinarySearchFunc(entries, member, func(e *Entry, member string) int {
+		if e.Item != ItemMember {
+			return strings.Compare(string(e.Item), string(ItemMember))
+		}
+		return strings.Compare(e.Member, member)
+	})
+	var top *Entry
+	for ; at < len(entries) && entries[at].Item == ItemMember && entries[at].Member == member; at++ {
+		if top == nil || entries[at].Cause == planv1.Cause_CAUSE_MSP {
+			top = entries[at]
+		}
+	}
+	return top
 }
 
 // unseat takes out whom policy no longer wants, as far as it may.
 func (p *plan) unseat(v *view, g *governed) {
-	members, unknown := v.membersOf(g.group)
+	members, unknown := v.lookedAt(g.group, g.authoritative)
 	if unknown > 0 && g.authoritative {
 		p.find(FindingUnexplained, v.conn.Alias, g.group.GetName().Text(), "", fmt.Sprintf(
 			"%d members of this group are not observed objects; widen the connector's scope or review them by hand.", unknown))
@@ -262,12 +227,14 @@ func (p *plan) unseat(v *view, g *governed) {
 				rule = t.want.Rule
 			}
 		case g.named && link != nil || added:
+			p.loudly(v, anchor)
 			p.find(FindingUnexplained, v.conn.Alias, g.group.GetName().Text(), identity,
 				"Member "+obj.GetName().Text()+" is not explained by policy; grant it, or remove it by hand.")
 			continue
 		default:
 			continue
 		}
+		p.loudly(v, anchor)
 		p.removeMember(v, g, obj, e, &planv1.Change{Cause: cause, Rule: rule, Reason: reason, Identity: identity})
 	}
 }
@@ -299,14 +266,32 @@ func (p *plan) removeMember(v *view, g *governed, obj *connectorv1.Object, e *En
 	}
 }
 
+// lookedAt are the members to look at; those not observed are counted where it
+// matters.
+func (v *view) lookedAt(group *connectorv1.Object, count bool) (anchors []string, unknown int) {
+	if v.within == nil {
+		return v.membersOf(group)
+	}
+	if count {
+		_, unknown = v.membersOf(group)
+	}
+	set := v.memberSet(group)
+	for _, anchor := range keysOf(v.within) {
+		seen := func(k string) bool { return set[k] && v.keys.only(k) != nil }
+		if slices.ContainsFunc(v.anchors[anchor].GetKeys(), seen) {
+			anchors = append(anchors, anchor)
+		}
+	}
+	return anchors, unknown
+}
+
 // membersOf returns the anchors of the group's members, sorted, and how many
 // link keys name none or several objects.
 func (v *view) membersOf(group *connectorv1.Object) (anchors []string, unknown int) {
 	for _, k := range group.GetMembers() {
-		switch found := v.keys[k]; len(found) {
-		case 1:
-			anchors = append(anchors, found[0])
-		default:
+		if found := v.keys.only(k); found != nil {
+			anchors = append(anchors, found.GetAnchor())
+		} else {
 			unknown++
 		}
 	}

@@ -152,7 +152,7 @@ type ways struct {
 // free reports whether a name is nobody's or becomes so, and what must come
 // first.
 func (w *ways) free(key string, c *claim) (need *claim, after string, ok bool) {
-	holder := w.names[key]
+	holder := w.names.last(key)
 	if holder == nil || holder == c.from {
 		return nil, "", true
 	}

@@ -250,17 +250,17 @@ func (u *undoing) foreign(obj *connectorv1.Object) []string {
 
 // groupsOf returns the anchors of the groups that name the object, sorted.
 func (v *view) groupsOf(obj *connectorv1.Object) []string {
-	if v.within == nil {
-		v.within = map[string][]string{}
+	if v.groups == nil {
+		v.groups = map[string][]string{}
 		for _, group := range v.conn.Objects {
 			for _, k := range group.GetMembers() {
-				v.within[k] = append(v.within[k], group.GetAnchor())
+				v.groups[k] = append(v.groups[k], group.GetAnchor())
 			}
 		}
 	}
 	var out []string
 	for _, k := range obj.GetKeys() {
-		out = append(out, v.within[k]...)
+		out = append(out, v.groups[k]...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

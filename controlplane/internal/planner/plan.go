@@ -55,6 +55,15 @@ type plan struct {
 	suspended    map[string]bool
 	unjudged     map[string]bool
 	desired      map[string]*policy.Desired
+	undecided    map[Undecided]bool
+	// managed people, of whom budgets are percentages.
+	managed int
+	// loud are the identities, and louder the objects of nobody, about which the
+	// plan says something.
+	loud   map[string]bool
+	louder map[object]bool
+	// standing is what the plan is a part of; nil when it looks at everything.
+	standing *Standing
 
 	changes   map[string]*planv1.Change
 	losses    map[string]loss
@@ -66,53 +75,41 @@ type plan struct {
 }
 
 func begin(in Input) (*plan, error) {
+	in = sorted(in)
+	views, err := viewsOf(&in)
+	if err != nil {
+		return nil, err
+	}
+	return start(in, views)
+}
+
+// start prepares a plan for the desired states and links that views look at.
+func start(in Input, views map[string]*view) (*plan, error) {
 	p := &plan{
-		in: sorted(in), views: map[string]*view{}, entitlements: map[string]*policy.Entitlement{},
-		leavers: setOf(in.Leavers), suspended: setOf(in.Suspended), unjudged: map[string]bool{}, desired: map[string]*policy.Desired{},
-		changes: map[string]*planv1.Change{}, losses: map[string]loss{}, targets: map[targetKey]*target{},
+		in: in, views: views, entitlements: map[string]*policy.Entitlement{},
+		leavers: setOf(in.Leavers), suspended: setOf(in.Suspended), unjudged: map[string]bool{},
+		desired: make(map[string]*policy.Desired, len(in.Desired)), undecided: map[Undecided]bool{},
+		changes: map[string]*planv1.Change{}, losses: map[string]loss{}, targets: make(map[targetKey]*target, len(in.Desired)),
+		loud: map[string]bool{}, louder: map[object]bool{},
 	}
 	for _, u := range in.Unjudged {
 		p.unjudged[u.Identity] = true
 		p.find(FindingHeld, "", u.Identity, u.Identity, "Policy could not be evaluated and what this identity has stays as it is: "+u.Why+".")
 	}
-	for i := range p.in.Connectors {
-		c := &p.in.Connectors[i]
-		if p.views[c.Alias] != nil {
-			return nil, fmt.Errorf("%w: connector %q is given twice", ErrInput, c.Alias)
-		}
-		v := newView(c)
-		p.views[c.Alias] = v
+	for _, u := range in.Undecided {
+		p.undecided[u] = true
+	}
+	for _, alias := range keysOf(views) {
+		v := views[alias]
 		if reason := v.idle(); reason != "" {
 			// A source in mode observe is as it should be.
-			if c.Source && c.Suspended == "" {
+			if v.conn.Source && v.conn.Suspended == "" {
 				continue
 			}
-			p.find(FindingHeld, c.Alias, c.Alias, "", "Nothing is planned on "+c.Alias+": "+reason+".")
+			p.find(FindingHeld, alias, alias, "", "Nothing is planned on "+alias+": "+reason+".")
 			continue
 		}
-		p.aliases = append(p.aliases, c.Alias)
-	}
-	for i := range p.in.Links {
-		l := &p.in.Links[i]
-		v := p.views[l.Connector]
-		if v == nil {
-			continue
-		}
-		if v.links[l.Anchor] != nil {
-			return nil, fmt.Errorf("%w: object %q on %s is linked twice", ErrInput, l.Anchor, l.Connector)
-		}
-		v.links[l.Anchor] = l
-		// Of several links for one account the first whose object exists counts.
-		key := accountKey{l.Identity, l.Purpose}
-		if have := v.accounts[key]; have == nil || v.anchors[have.Anchor] == nil && v.anchors[l.Anchor] != nil {
-			v.accounts[key] = l
-		}
-	}
-	for i := range p.in.Ledger {
-		e := &p.in.Ledger[i]
-		if v := p.views[e.Connector]; v != nil {
-			v.entries[e.Anchor] = append(v.entries[e.Anchor], e)
-		}
+		p.aliases = append(p.aliases, alias)
 	}
 	for i := range p.in.Entitlements {
 		e := &p.in.Entitlements[i]
@@ -128,7 +125,61 @@ func begin(in Input) (*plan, error) {
 		}
 		p.desired[d.Subject] = d
 	}
+	managed := map[string]bool{}
+	for i := range in.Links {
+		managed[in.Links[i].Identity] = true
+	}
+	p.managed = len(managed)
 	return p, nil
+}
+
+// viewsOf makes views of the connectors of a sorted input, with links and ledger.
+func viewsOf(in *Input) (map[string]*view, error) {
+	views := make(map[string]*view, len(in.Connectors))
+	for i := range in.Connectors {
+		c := &in.Connectors[i]
+		if views[c.Alias] != nil {
+			return nil, fmt.Errorf("%w: connector %q is given twice", ErrInput, c.Alias)
+		}
+		views[c.Alias] = newView(c)
+	}
+	for i := range in.Links {
+		l := &in.Links[i]
+		v := views[l.Connector]
+		if v == nil {
+			continue
+		}
+		if v.links[l.Anchor] != nil {
+			return nil, fmt.Errorf("%w: object %q on %s is linked twice", ErrInput, l.Anchor, l.Connector)
+		}
+		v.links[l.Anchor] = l
+		v.of[l.Identity] = append(v.of[l.Identity], l)
+		v.linked = append(v.linked, l)
+	}
+	entries := make([]*Entry, len(in.Ledger))
+	for from := 0; from < len(entries); {
+		first, to := &in.Ledger[from], from
+		for ; to < len(entries) && in.Ledger[to].Anchor == first.Anchor && in.Ledger[to].Connector == first.Connector; to++ {
+			entries[to] = &in.Ledger[to]
+		}
+		if v := views[first.Connector]; v != nil {
+			v.remember(first.Anchor, entries[from:to:to])
+		}
+		from = to
+	}
+	return views, nil
+}
+
+// remember makes the sorted entries those of an object.
+func (v *view) remember(anchor string, entries []*Entry) {
+	v.entries[anchor] = entries
+	delete(v.seating, anchor)
+	if slices.ContainsFunc(entries, func(e *Entry) bool { return e.Item == ItemMember }) {
+		v.seating[anchor] = true
+	}
+	if len(entries) == 0 {
+		delete(v.entries, anchor)
+	}
 }
 
 // change plans toward what policy says.
@@ -276,8 +327,12 @@ func (p *plan) raiseLevels() error {
 }
 
 func (p *plan) find(kind FindingKind, connector, object, identity, sentence string) {
+	p.loud[identity] = true
 	p.findings = append(p.findings, Finding{Kind: kind, Connector: connector, Object: object, Identity: identity, Sentence: sentence})
 }
+
+// loudly notes that something is said of an object that nobody may own.
+func (p *plan) loudly(v *view, anchor string) { p.louder[object{v.conn.Alias, anchor}] = true }
 
 func setOf(list []string) map[string]bool {
 	set := make(map[string]bool, len(list))

@@ -9,11 +9,13 @@ import (
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
-// sorted returns the input in its one order, without touching the caller's.
+// sorted returns the input in its one order, without touching the caller's. What
+// is in order already is not copied: it is long, and only read.
 func sorted(in Input) Input {
 	in.Desired = order(in.Desired, func(a, b policy.Desired) int { return strings.Compare(a.Subject, b.Subject) })
 	in.Entitlements = order(in.Entitlements, func(a, b policy.Entitlement) int { return strings.Compare(a.ID, b.ID) })
 	in.Connectors = order(in.Connectors, func(a, b Connector) int { return strings.Compare(a.Alias, b.Alias) })
+	in.Connectors, in.Desired = slices.Clone(in.Connectors), slices.Clone(in.Desired)
 	for i, c := range in.Connectors {
 		in.Connectors[i].Objects = order(c.Objects, func(a, b *connectorv1.Object) int { return strings.Compare(a.GetAnchor(), b.GetAnchor()) })
 	}
@@ -22,18 +24,24 @@ func sorted(in Input) Input {
 	})
 	in.Ledger = order(in.Ledger, CompareEntries)
 	for i, d := range in.Desired {
-		in.Desired[i].Accounts = order(d.Accounts, func(a, b policy.Account) int {
-			return cmp.Or(strings.Compare(a.Connector, b.Connector), strings.Compare(a.Purpose, b.Purpose))
-		})
-		in.Desired[i].Entitlements = order(d.Entitlements, compareReasons)
+		in.Desired[i] = orderly(d)
 	}
 	return in
 }
 
-// order returns a sorted copy.
+// orderly is a desired state in its one order.
+func orderly(d policy.Desired) policy.Desired {
+	d.Accounts = order(d.Accounts, func(a, b policy.Account) int {
+		return cmp.Or(strings.Compare(a.Connector, b.Connector), strings.Compare(a.Purpose, b.Purpose))
+	})
+	d.Entitlements = order(d.Entitlements, compareReasons)
+	return d
+}
+
+// order returns the list, or a sorted copy where it is not in order.
 func order[E any](list []E, compare func(a, b E) int) []E {
-	list = slices.Clone(list)
 	if !slices.IsSortedFunc(list, compare) {
+		list = slices.Clone(list)
 		slices.SortStableFunc(list, compare)
 	}
 	return list

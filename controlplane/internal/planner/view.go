@@ -12,53 +12,70 @@ type view struct {
 	conn    *Connector
 	types   map[string]*connectorv1.ObjectType
 	anchors map[string]*connectorv1.Object
-	// names by Name.Key under the connector's case rule.
-	names map[string]*connectorv1.Object
-	// keys maps a link key to the anchors of the objects that have it.
-	keys map[string][]string
-	// links by anchor, accounts by (identity, purpose).
-	links    map[string]*Link
-	accounts map[accountKey]*Link
-	// entries by anchor.
+	// names by Name.Key under the connector's case rule, keys by link key.
+	names, keys index
+	// links by anchor; of are an identity's, by anchor.
+	links map[string]*Link
+	of    map[string][]*Link
+	// linked are the links to look at, by anchor, and within the anchors; nil is
+	// every one.
+	linked []*Link
+	within map[string]bool
+	// entries by anchor, as CompareEntries orders them.
 	entries map[string][]*Entry
+	// seating are the anchors of groups with entries of memberships.
+	seating map[string]bool
 	// members by group, filled when asked for.
 	members map[string]map[string]bool
-	// seated are the topmost membership entries by group and member, filled when
-	// asked for.
-	seated map[string]map[string]*Entry
 	// leaving are the objects that the plan deletes.
 	leaving map[string]bool
-	// within lists the groups that name a link key, filled when asked for.
-	within map[string][]string
+	// groups lists those that name a link key, filled when asked for.
+	groups map[string][]string
 }
-
-type accountKey struct{ identity, purpose string }
 
 func newView(conn *Connector) *view {
 	v := &view{
-		conn:     conn,
-		types:    make(map[string]*connectorv1.ObjectType, len(conn.Types)),
-		anchors:  make(map[string]*connectorv1.Object, len(conn.Objects)),
-		names:    make(map[string]*connectorv1.Object, len(conn.Objects)),
-		keys:     make(map[string][]string, len(conn.Objects)),
-		links:    map[string]*Link{},
-		accounts: map[accountKey]*Link{},
-		entries:  map[string][]*Entry{},
-		leaving:  map[string]bool{},
-		members:  map[string]map[string]bool{},
-		seated:   map[string]map[string]*Entry{},
+		conn:    conn,
+		types:   make(map[string]*connectorv1.ObjectType, len(conn.Types)),
+		anchors: make(map[string]*connectorv1.Object, len(conn.Objects)),
+		names:   newIndex(len(conn.Objects)),
+		keys:    newIndex(len(conn.Objects)),
+		links:   map[string]*Link{},
+		of:      map[string][]*Link{},
+		entries: map[string][]*Entry{},
+		seating: map[string]bool{},
+		leaving: map[string]bool{},
+		members: map[string]map[string]bool{},
 	}
 	for _, t := range conn.Types {
 		v.types[t.GetName()] = t
 	}
 	for _, o := range conn.Objects {
 		v.anchors[o.GetAnchor()] = o
-		v.names[o.GetName().Key(conn.CaseRule)] = o
+		v.names.put(o.GetName().Key(conn.CaseRule), o)
 		for _, k := range o.GetKeys() {
-			v.keys[k] = append(v.keys[k], o.GetAnchor())
+			v.keys.put(k, o)
 		}
 	}
 	return v
+}
+
+// account is an identity's link for a purpose: of several the first whose object
+// exists.
+func (v *view) account(identity, purpose string) *Link {
+	var first *Link
+	for _, l := range v.of[identity] {
+		if l.Purpose != purpose {
+			continue
+		}
+		if v.anchors[l.Anchor] != nil {
+			return l
+		}
+		if first == nil {
+			first = l
+		}
+	}
+	return first
 }
 
 // idle says why nothing at all is planned on the connector, empty when
@@ -107,7 +124,7 @@ func (v *view) memberSet(group *connectorv1.Object) map[string]bool {
 func (v *view) canBeMember(group *connectorv1.Object, obj *connectorv1.Object) bool {
 	prefix := v.types[group.GetType()].GetMemberKey()
 	for _, k := range obj.GetKeys() {
-		if strings.HasPrefix(k, prefix) && len(v.keys[k]) == 1 {
+		if strings.HasPrefix(k, prefix) && v.keys.only(k) != nil {
 			return true
 		}
 	}
@@ -116,8 +133,8 @@ func (v *view) canBeMember(group *connectorv1.Object, obj *connectorv1.Object) b
 
 // reference returns how the ledger remembers a link key.
 func (v *view) reference(key []byte) []byte {
-	if anchors := v.keys[string(key)]; len(anchors) == 1 {
-		return anchorValue(anchors[0])
+	if o := v.keys.only(string(key)); o != nil {
+		return anchorValue(o.GetAnchor())
 	}
 	return key
 }

@@ -85,12 +85,16 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 	if err != nil {
 		return err
 	}
+	asked := make([]policy.Asked, 0, len(subjects)+len(guests))
 	for _, subject := range append(subjects, guests...) {
 		name := subject.ID
 		if subject.MSP {
 			name = grant.MSPPrefix + strings.TrimPrefix(subject.ID, guestPrefix)
 		}
-		d, err := metered.Desired(subject, byIdentity[name], in.AsOf)
+		asked = append(asked, policy.Asked{Subject: subject, Grants: byIdentity[name]})
+	}
+	for i, answer := range metered.Everybody(asked, in.AsOf) {
+		subject, err := asked[i].Subject, answer.Err
 		switch {
 		case errors.Is(err, policy.ErrCost) && allowance.Spent() > policy.PlanCost:
 			// Going on would judge people by the order they come in.
@@ -98,7 +102,7 @@ func (s *Service) desire(t tx.Tx, in *planner.Input, program *policy.Program) er
 		case err != nil:
 			in.Unjudged = append(in.Unjudged, planner.Unjudged{Identity: subject.ID, Why: err.Error()})
 		default:
-			in.Desired = append(in.Desired, d)
+			in.Desired = append(in.Desired, answer.Desired)
 		}
 		switch subject.State {
 		case policy.StateLeaver:

@@ -45,27 +45,6 @@ func company(people, entitlements int) planner.Input {
 	return in
 }
 
-// BenchmarkPlan plans for 10,000 people with 20 entitlements each: all of it new,
-// and nothing to do.
-func BenchmarkPlan(b *testing.B) {
-	fresh := company(10_000, 20)
-	out, err := planner.Plan(fresh)
-	if err != nil {
-		b.Fatal(err)
-	}
-	settled, _ := NewTwin(fresh.Connectors).Run(fresh, out)
-	for name, in := range map[string]planner.Input{"onboarding": fresh, "settled": settled} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := planner.Plan(in); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkRehearse rehearses the onboarding of such a tenant and its way back.
 func BenchmarkRehearse(b *testing.B) {
 	in := company(10_000, 20)
