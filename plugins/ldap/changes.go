@@ -33,8 +33,8 @@ type incremental struct {
 	// unnamed tells that a server named no deletions: it does not remember them.
 	unnamed bool
 	// moved tells that accounts changed or went.
-	moved bool
-	uids  []string
+	moved      bool
+	loginNames []string
 }
 
 // errTooMuch ends a read of changes that is not worth while.
@@ -122,6 +122,7 @@ func (d *incremental) groups(ctx context.Context) error {
 	now := d.now()
 	if d.at.Owed > 0 && now.Sub(time.Unix(d.at.Owed, 0)) >= d.groupsAfter {
 		d.at.Owed = 0
+		d.again()
 		for _, s := range d.searches() {
 			if s.kind != connectorv1.Kind_KIND_GROUP {
 				continue
@@ -139,6 +140,7 @@ func (d *incremental) groups(ctx context.Context) error {
 
 // refresh brings every search to the server's present state.
 func (d *incremental) refresh(ctx context.Context) error {
+	d.again()
 	for n, s := range d.searches() {
 		request := s.request(s.base, s.filter(), append(s.everything(d.Instance), versionAttribute))
 		request.Controls = []ldap.Control{ldap.NewControlSyncRequest(ldap.SyncRequestModeRefreshOnly, []byte(d.at.Cookies[n]), false)}
@@ -157,6 +159,10 @@ func (d *incremental) refresh(ctx context.Context) error {
 	}
 	return nil
 }
+
+// again begins a further pass over the searches: what was told in the one before
+// may have changed since and is told once more.
+func (d *incremental) again() { d.seen, d.uids = newDigestSet(), newDigestSet() }
 
 func (d *incremental) receive(ctx context.Context, s search, m *message.Message) error {
 	switch m.Op {
@@ -211,7 +217,7 @@ func (d *incremental) changed(o *connectorv1.Object) error {
 	d.moved = d.moved || d.typeNamed(o.GetType()).kind == connectorv1.Kind_KIND_ACCOUNT
 	for _, key := range o.GetKeys() {
 		if uid, ok := strings.CutPrefix(key, uidKeyPrefix); ok {
-			d.uids = append(d.uids, uid)
+			d.loginNames = append(d.loginNames, uid)
 		}
 	}
 	return d.tell.Changed(o)
@@ -237,6 +243,7 @@ func (d *incremental) enumerate(ctx context.Context) error {
 // confirm looks once more for what was named as gone: it may have moved from one
 // search into another, before or after that one was asked.
 func (d *incremental) confirm(ctx context.Context) error {
+	d.again()
 	anchors := make([]string, 0, len(d.gone))
 	for id := range d.gone {
 		anchors = append(anchors, id.String())
@@ -300,7 +307,7 @@ func (d *incremental) containers() error {
 // logins gives up when a changed account shares its login name: whose the name is
 // shows in a whole read only.
 func (d *incremental) logins() error {
-	for chunk := range slices.Chunk(d.uids, anchorsPerSearch) {
+	for chunk := range slices.Chunk(d.loginNames, anchorsPerSearch) {
 		holders := map[string]string{}
 		for _, s := range d.searches() {
 			if s.kind != connectorv1.Kind_KIND_ACCOUNT {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,6 +156,31 @@ func TestChangesFollowTheDirectory(t *testing.T) {
 				f.agrees(step.what)
 			}
 		})
+	}
+}
+
+// TestWhatChangesMeanwhileIsToldAgain: an entry that was told and changes while
+// everything is listed is told as it is at the cursor.
+func TestWhatChangesMeanwhileIsToldAgain(t *testing.T) {
+	s := syncedServer(t, 0)
+	f, c := follow(t, s), root(t, s)
+	title := func(to string) {
+		m := ldapv3.NewModifyRequest("uid=p0,"+peopleBase, nil)
+		m.Replace("title", []string{to})
+		if err := c.Modify(m); err != nil {
+			t.Error(err)
+		}
+	}
+	title("first")
+	var last *connectorv1.Object
+	meanwhile := sync.OnceFunc(func() { title("second") })
+	_, err := f.instance.Changes(t.Context(), f.cursor, sdk.Telling{
+		Changed: func(o *connectorv1.Object) error { last = o; return nil },
+		Removed: func(string) error { return nil },
+		Present: func(string) error { meanwhile(); return nil },
+	})
+	if err != nil || string(last.Attribute("title")[0]) != "second" {
+		t.Errorf("the last word is %v (%v)", last, err)
 	}
 }
 

@@ -173,7 +173,7 @@ func tryWatch(s *session) {
 	s.must(deletion(o))
 	s.signalled(signals, ended, "a delete")
 	cancel()
-	<-ended
+	_ = <-ended
 }
 
 func (s *session) signalled(signals <-chan struct{}, ended <-chan error, what string) {
