@@ -58,9 +58,9 @@ planted: setup
 ## bench: each figure beside its peer in the same run; BENCHCOUNT=6 for benchstat
 BENCHCOUNT ?= 1
 bench: setup
-	go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./controlplane/... ./agent/... ./plugins/...
+	go test -timeout 2h -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./controlplane/... ./agent/... ./plugins/...
 	go test -run '^$$' -bench 'Ship$$' -benchtime 20000x -count $(BENCHCOUNT) ./controlplane/internal/intake
-	go test -count 1 -v -timeout 60m ./test/load -agents 10000 -settle 130s -people 1000 -changes 10000 -entries 100000
+	go test -count 1 -v -timeout 60m ./test/load -agents 10000 -settle 130s -people 1000 -changes 10000 -entries 100000 -directory.people 100000
 	go test -count 1 -v -timeout 60m -run ComesBack ./test/roundtrip
 
 ## fuzz: every fuzz target in turn, FUZZTIME each (10m; make fuzz FUZZTIME=1h)

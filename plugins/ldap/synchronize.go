@@ -236,7 +236,7 @@ func (i *synchronized) Watch(ctx context.Context, _ []byte, changed func()) erro
 	err := i.await(ended, signalled, changed)
 	cancel()
 	for range len(open) - 1 {
-		_ = <-ended
+		err = errors.Join(err, <-ended)
 	}
 	return i.problem(err, i.settings.URL, "watch")
 }

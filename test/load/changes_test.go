@@ -162,7 +162,9 @@ func largeClient(t *testing.T, people int) (*slapd.Server, *rig.Rig) {
 func TestChanges(t *testing.T) {
 	server, r := largeClient(t, *directoryPeople)
 	inventory := r.Inventory("corp")
-	rig.Until(t, "the agent watches", func() (bool, string) { return strings.Contains(r.Agent.Log(), `msg="watching for changes" alias=corp`), r.Agent.Log() })
+	rig.Until(t, "the agent watches", func() (bool, string) {
+		return strings.Contains(r.Agent.Log(), `msg="watching for changes" alias=corp`), r.Agent.Log()
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	m := &mover{t: t, server: server, conn: bound(t, server), written: map[string]time.Time{}}

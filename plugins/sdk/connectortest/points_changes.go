@@ -3,6 +3,7 @@ package connectortest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -173,7 +174,9 @@ func tryWatch(s *session) {
 	s.must(deletion(o))
 	s.signalled(signals, ended, "a delete")
 	cancel()
-	_ = <-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) && !sdk.HasCode(err, sdk.CodeCancelled) {
+		s.Errorf("a cancelled Watch: want the cancellation, got %v", err)
+	}
 }
 
 func (s *session) signalled(signals <-chan struct{}, ended <-chan error, what string) {
