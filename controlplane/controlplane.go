@@ -123,6 +123,11 @@ type parts struct {
 	log       *slog.Logger
 }
 
+// refreshAfter is how long changes gather before they are folded into identities,
+// for people to see: that reads all of a tenant's objects and holds up its next
+// changes. Who makes a plan does not wait for it.
+const refreshAfter = 5 * time.Second
+
 // wire follows a plan: what is known, what is planned, what is sent, what comes
 // back.
 func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, clock Clock, logger *slog.Logger) *parts {
@@ -145,8 +150,13 @@ func wire(c Config, db *tx.DB, trusted *trust.Trust, source svid.Source, clock C
 		Sessions: registry, TrustDomain: c.TrustDomain, Now: now, Rand: rand.Reader, Log: logger,
 	})
 	var planner *planning.Service
-	observed := inventory.New(db, inventorystore.Store{}, records, epochs{enrolled}, func(tenant, _ string) {
-		p.errands.ask("refresh "+tenant, func(ctx context.Context) error { return planner.Refresh(ctx, tenant) })
+	observed := inventory.New(db, inventorystore.Store{}, records, epochs{enrolled}, func(tenant string, incremental bool) {
+		refresh := func(ctx context.Context) error { return planner.Refresh(ctx, tenant) }
+		if incremental {
+			p.errands.askLater(refreshAfter, "refresh "+tenant, refresh)
+			return
+		}
+		p.errands.ask("refresh "+tenant, refresh)
 	})
 	identities := identity.New(db, identitystore.Store{}, records, now)
 	policies := policystore.New(db, records, now, c.MSP.ID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // errands runs what follows from a committed transaction, one at a time and each
@@ -13,12 +14,14 @@ type errands struct {
 	mu      sync.Mutex
 	waiting map[string]func(context.Context) error
 	order   []string
-	wake    chan struct{}
-	log     *slog.Logger
+	// later are the errands that wait for their time.
+	later map[string]bool
+	wake  chan struct{}
+	log   *slog.Logger
 }
 
 func newErrands(log *slog.Logger) *errands {
-	return &errands{waiting: map[string]func(context.Context) error{}, wake: make(chan struct{}, 1), log: log}
+	return &errands{waiting: map[string]func(context.Context) error{}, later: map[string]bool{}, wake: make(chan struct{}, 1), log: log}
 }
 
 // ask has f run soon; name says which errand it is. It never blocks.
@@ -33,6 +36,23 @@ func (e *errands) ask(name string, f func(context.Context) error) {
 	case e.wake <- struct{}{}:
 	default:
 	}
+}
+
+// askLater is ask when some time has passed, once for all that is asked for until
+// then.
+func (e *errands) askLater(wait time.Duration, name string, f func(context.Context) error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.later[name] {
+		return
+	}
+	e.later[name] = true
+	time.AfterFunc(wait, func() {
+		e.mu.Lock()
+		delete(e.later, name)
+		e.mu.Unlock()
+		e.ask(name, f)
+	})
 }
 
 func (e *errands) next() (string, func(context.Context) error) {

@@ -52,7 +52,7 @@ func open(t testing.TB, dir string) desk {
 	t.Cleanup(func() { db.Close() })
 	log := new(fakeLog)
 	ended := agents{}
-	return desk{inventory.New(db, inventorystore.Store{}, log, ended, func(string, string) {}), db, log, ended}
+	return desk{inventory.New(db, inventorystore.Store{}, log, ended, func(string, bool) {}), db, log, ended}
 }
 
 func state(alias string, role agentv1.ConnectorState_Role, facts ...string) *agentv1.ConnectorState {

@@ -34,13 +34,14 @@ type Service struct {
 	store  Store
 	audit  Records
 	agents Agents
-	// observed is told after a snapshot became current.
-	observed func(tenant, connector string)
+	// observed is told after a snapshot became current, and whether only what changed
+	// was read for it.
+	observed func(tenant string, incremental bool)
 }
 
 // New returns the service. observed is called after each snapshot that became
 // current; it must not block.
-func New(db *tx.DB, store Store, audit Records, agents Agents, observed func(tenant, connector string)) *Service {
+func New(db *tx.DB, store Store, audit Records, agents Agents, observed func(tenant string, incremental bool)) *Service {
 	return &Service{db: db, store: store, audit: audit, agents: agents, observed: observed}
 }
 
@@ -361,7 +362,7 @@ func (r *Receiver) End(ctx context.Context, end *agentv1.SnapshotEnd) error {
 	if err != nil {
 		return err
 	}
-	r.s.observed(r.tenant, r.alias)
+	r.s.observed(r.tenant, r.incremental)
 	return nil
 }
 

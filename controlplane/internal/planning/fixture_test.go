@@ -113,7 +113,7 @@ func open(t *testing.T, solo bool) *desk {
 	clock := func() time.Time { return d.now }
 	log := slog.New(slog.DiscardHandler)
 	d.tenants = tenant.NewService(db, tenantstore.Store{}, d.records, clock, log)
-	d.inventory = inventory.New(db, inventorystore.Store{}, d.records, everLive{}, func(string, string) {})
+	d.inventory = inventory.New(db, inventorystore.Store{}, d.records, everLive{}, func(string, bool) {})
 	d.grants = grant.New(db, grantstore.Store{}, d.records, clock)
 	policies := policystore.New(db, d.records, clock, "msp")
 	d.Service = planning.New(planning.Config{
