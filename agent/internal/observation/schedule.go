@@ -98,6 +98,8 @@ type turn struct {
 	// whole is when it is read whole; follow when its changes are, never if zero.
 	whole, follow time.Time
 	pause         time.Duration
+	// took is how long the last read of changes took.
+	took time.Duration
 }
 
 func (s *Schedule) loop(ctx context.Context, source Source, slots chan struct{}) {
@@ -128,7 +130,7 @@ func (s *Schedule) loop(ctx context.Context, source Source, slots chan struct{})
 			if next.follow.IsZero() {
 				continue
 			}
-			s.settle(ctx)
+			settle(ctx, max(settleTime, next.took))
 		}
 		select {
 		case <-ctx.Done():
@@ -149,13 +151,14 @@ func timer(at time.Time) <-chan time.Time {
 }
 
 // settleTime is what changes that come together may take to come: they are one
-// read and one snapshot.
+// read and one snapshot. While changes go on coming a source rests for as long as
+// the last read of them took.
 const settleTime = 10 * time.Millisecond
 
-func (s *Schedule) settle(ctx context.Context) {
+func settle(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(settleTime):
+	case <-time.After(d):
 	}
 }
 
@@ -170,7 +173,7 @@ func (s *Schedule) read(ctx context.Context, source Source, whole bool, next tur
 				// The first read, with what an earlier process left.
 				next.whole = begun.Add(s.Every / 2)
 			}
-			return turn{whole: next.whole, follow: time.Now().Add(s.FollowEvery), pause: s.Pause}
+			return turn{whole: next.whole, follow: time.Now().Add(s.FollowEvery), pause: s.Pause, took: time.Since(begun)}
 		}
 	}
 	if errors.Is(err, ErrWhole) {
