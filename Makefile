@@ -33,7 +33,7 @@ setup:
 
 ## test: install what tests need and run everything
 test: setup
-	go test -timeout 15m ./...
+	go test -timeout 25m ./...
 
 ## race: the same under the race detector (needs a C compiler)
 race: setup

@@ -16,7 +16,7 @@ import (
 
 // offlineRecords is how many records an agent gathers in its thirty days; `make
 // offline` says a million.
-var offlineRecords = flag.Int("offline", 20_000, "records of the agent that is offline for thirty days")
+var offlineRecords = flag.Int("offline", 8_000, "records of the agent that is offline for thirty days")
 
 // daysOffline are promised (SECURITY.md, 9).
 const daysOffline = 30
