@@ -25,6 +25,10 @@ import (
 	connectorv1 "github.com/reevehq/reeve/proto/reeve/connector/v1"
 )
 
+// stdout is the descriptor itself, as a C library would have it. It is kept: what
+// the collector takes is closed.
+var stdout = os.NewFile(1, "stdout")
+
 // hostile is Memory with a habit, chosen by the first argument.
 type hostile struct {
 	connectortest.Memory
@@ -41,10 +45,8 @@ func (h hostile) Describe() *connectorv1.DescribeResponse {
 	case "environment":
 		d.ConfigSchema = strings.Join(os.Environ(), "\n")
 	case "flood":
-		// The descriptor itself, as a C library would, and no newline.
-		raw := os.NewFile(1, "stdout")
 		for range 64 {
-			if _, err := raw.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
+			if _, err := stdout.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
 				panic(err)
 			}
 		}
@@ -73,7 +75,7 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Hour)
 	case habit == "fork":
 		child := exec.Command("/bin/sleep", "3600")
-		child.Stdout, child.Stderr = os.NewFile(1, "stdout"), os.Stderr
+		child.Stdout, child.Stderr = stdout, os.Stderr
 		if err := child.Start(); err != nil {
 			panic(err)
 		}

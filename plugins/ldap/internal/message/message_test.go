@@ -108,7 +108,7 @@ func TestReadEveryKind(t *testing.T) {
 		"done with a referral":     "2 5 \"\" 10 \"dc=x\" \"elsewhere\" \"\"\n[]\n",
 		"references":               "2 19 \"\" 0 \"\" \"\" \"\"\n[\"ldap://a/\" \"ldap://b/\"]\n",
 		"bind":                     "1 1 \"\" 49 \"\" \"wrong\" \"\"\n[]\n",
-		"intermediate":             "2 25 \"\" 0 \"\" \"\" \"\"\n[]\n",
+		"intermediate":             "2 25 \"\" 0 \"\" \"\" \"1.2.3\"\n[]\n",
 		"disconnection":            "0 24 \"\" 52 \"\" \"going down\" \"1.3.6.1.4.1.1466.20036\"\n[]\n",
 	} {
 		raw := samples()[name].Bytes()
