@@ -147,7 +147,7 @@ func bareGroup(db *sql.DB, agents []*intaketest.FakeAgent, group []*auditv1.Batc
 // ships without end, beside how long they wait without it. Both are measured in
 // turn, over and over, in one run.
 func BenchmarkBulkTenant(b *testing.B) {
-	const bulkAgents, bulkBatches, each = 64, 60, 6 * time.Second
+	const bulkAgents, bulkBatches, each = 64, 160, 6 * time.Second
 	e := intaketest.New(b)
 	agents := fleet(b, e, *shipTenants-1, 1)
 	e.AddTenant("bulk")
