@@ -11,6 +11,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver registers itself
 
+	operatorv1 "github.com/reevehq/reeve/proto/reeve/operator/v1"
 	"github.com/reevehq/reeve/test/rig"
 )
 
@@ -31,10 +32,9 @@ func forge(t *testing.T, path, query string) {
 	}
 }
 
-// The journal is forged under an agent that works: it ends when it meets the row,
-// changes nothing more and says what to do.
-func TestJournalIsTamperedWithAtWork(t *testing.T) {
-	t.Parallel()
+// planned is a client whose accounts are there, with a plan that changes one.
+func planned(t *testing.T) (*rig.Estate, *rig.Rig, *operatorv1.Plan) {
+	t.Helper()
 	e := rig.NewEstate(4)
 	e.Status = true
 	r := rig.New(t, rig.Options{Bin: bin, Estate: e})
@@ -43,6 +43,14 @@ func TestJournalIsTamperedWithAtWork(t *testing.T) {
 	e.Suspend(t, e.People()[0], true)
 	r.Observe()
 	p := r.Plan()
+	return e, r, p
+}
+
+// The journal is forged under an agent that works: it ends when it meets the row,
+// changes nothing more and says what to do.
+func TestJournalIsTamperedWithAtWork(t *testing.T) {
+	t.Parallel()
+	e, r, p := planned(t)
 	before := e.Files(t)
 	r.Agent.ForgetLog()
 	// What a day's budget has been charged with is read when an order comes.
@@ -109,14 +117,7 @@ func TestJournalIsTamperedWith(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := rig.NewEstate(4)
-			e.Status = true
-			r := rig.New(t, rig.Options{Bin: bin, Estate: e})
-			r.Applied(r.CarryOut())
-			shipped(t, r)
-			e.Suspend(t, e.People()[0], true)
-			r.Observe()
-			p := r.Plan()
+			e, r, p := planned(t)
 			r.Agent.Stop()
 			tamper(t, filepath.Join(r.State, "journal.db"))
 			before := e.Files(t)
