@@ -20,7 +20,7 @@ const (
 // itself Go lets it double, so that each idle session, which makes no garbage,
 // would keep its size twice over: ten thousand of them half a gigabyte. They count
 // for a fifth here, everything else in full. The price is that a control plane with
-// so many sessions collects up to four times as often as it would. GOGC in the
+// so many sessions, and little else, collects up to five times as often as it would. GOGC in the
 // environment has the last word.
 func pace(ctx context.Context, sessions func() int) {
 	if _, set := os.LookupEnv("GOGC"); set {
